@@ -1,0 +1,140 @@
+"""The genotype: which candidate stands in each of the six blocks. The interface between search and child network."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.suggest import nearest
+
+CANDIDATE_NAMES = ("OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlockINv3")
+STAGES = ("conv2", "conv3", "conv4")
+BLOCK_NAMES = tuple(f"{stage}-{i}" for stage in STAGES for i in (1, 2))
+
+_FORMAT = "osnet-genotype"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The candidates of the six blocks, two a stage, by name (see ``osnet_blocks.CANDIDATES``).
+
+    ``str(genotype)`` is the paper's form, one line a block; ``repr(genotype)`` is what is pasted into
+    ``osnet_child.py``. Names are checked where a genotype is used or loaded (``check``), so that a slip in an edited
+    line is told as a person's mistake.
+
+    Attributes:
+        conv2: First and second block at a quarter of the input's height and width.
+        conv3: First and second block at an eighth.
+        conv4: First and second block at a sixteenth.
+        found: How it was found (alphas, probabilities, data, epochs, …); kept in the JSON file, never compared.
+    """
+
+    conv2: tuple[str, str]
+    conv3: tuple[str, str]
+    conv4: tuple[str, str]
+    found: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The six candidates in the order of the network."""
+        return (*self.conv2, *self.conv3, *self.conv4)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The six candidates as rows of the candidate table, 0–3."""
+        return tuple(CANDIDATE_NAMES.index(name) for name in self.blocks)
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {block} Block={name}" for block, name in zip(BLOCK_NAMES, self.blocks, strict=True))
+
+    def check(self) -> Self:
+        """Returns itself when each stage has two blocks with names from the candidate table.
+
+        Raises:
+            UserError: a stage has another number of blocks, or a name is unknown.
+        """
+        for stage in STAGES:
+            names = getattr(self, stage)
+            if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != 2:
+                raise UserError(f"genotype: {stage} needs two block names, got {names!r}")
+            for name in names:
+                if name not in CANDIDATE_NAMES:
+                    raise UserError(
+                        f"genotype: {stage} names the block {name!r}{nearest(str(name), CANDIDATE_NAMES)}; "
+                        f"allowed are {', '.join(CANDIDATE_NAMES)}"
+                    )
+        return self
+
+    @classmethod
+    def from_blocks(cls, blocks: Sequence[str], found: Mapping[str, Any] | None = None) -> Self:
+        """Builds a genotype from six candidate names in the order of the network.
+
+        Raises:
+            UserError: not six names, or an unknown one.
+        """
+        if len(blocks) != len(BLOCK_NAMES):
+            raise UserError(f"genotype: {len(BLOCK_NAMES)} blocks are needed, got {len(blocks)}")
+        first, second, third, fourth, fifth, sixth = blocks
+        return cls((first, second), (third, fourth), (fifth, sixth), found or {}).check()
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Returns a published network's genotype: ``osnet``, ``osnet_ibn`` or ``osnet_ain``.
+
+        Its stem norm is in ``NAMED_STEM_NORMS``.
+
+        Raises:
+            UserError: the name is unknown.
+        """
+        if name not in _NAMED:
+            raise UserError(f"no published genotype {name!r}{nearest(name, _NAMED)}; known are {', '.join(_NAMED)}")
+        return cls.from_blocks(_NAMED[name])
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes the genotype and how it was found as versioned JSON, all or nothing."""
+        document = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            **{stage: list(getattr(self, stage)) for stage in STAGES},
+            "found": dict(self.found),
+        }
+        write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Loads and checks a genotype file.
+
+        Raises:
+            UserError: no such file, not JSON, not a genotype, of a newer version, or with unknown blocks.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read genotype {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise UserError(f"{path} is not a genotype file: not valid JSON ({error})") from error
+        if not isinstance(document, dict) or document.get("format") != _FORMAT:
+            raise UserError(f'{path} is not a genotype file: it lacks "format": "{_FORMAT}"')
+        if document.get("version") != _VERSION:
+            raise UserError(f"{path}: genotype version {document.get('version')!r}; this program reads {_VERSION}")
+        missing = [stage for stage in STAGES if stage not in document]
+        if missing:
+            raise UserError(f"{path}: genotype lacks {', '.join(missing)}")
+        stages = {s: tuple(document[s]) if isinstance(document[s], list) else document[s] for s in STAGES}
+        found = document.get("found")
+        try:
+            return cls(**stages, found=found if isinstance(found, dict) else {}).check()
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+
+_NAMED = {
+    "osnet": ("OSBlock",) * 6,
+    "osnet_ibn": ("OSBlockINv2", "OSBlockINv2", "OSBlock", "OSBlock", "OSBlock", "OSBlock"),
+    "osnet_ain": ("OSBlockINv1", "OSBlockINv1", "OSBlock", "OSBlockINv1", "OSBlockINv1", "OSBlock"),
+}
+NAMED_STEM_NORMS = {"osnet": "batch", "osnet_ibn": "instance", "osnet_ain": "instance"}
