@@ -1,0 +1,343 @@
+"""Every setting: its default, unit, meaning and range. Settings are merged, checked and frozen here.
+
+Names are Torchreid's where Torchreid has the setting. A setting comes from, in order: the table below, the config
+file, the command line's flags, the command line's ``KEY VALUE`` pairs.
+"""
+
+import ast
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+from utils.suggest import nearest
+
+Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
+
+
+class Key(NamedTuple):
+    """One setting."""
+
+    default: Any
+    meaning: str
+    check: Check = lambda value: ""
+
+
+def one_of(*allowed: object) -> Check:
+    """Allows the listed values."""
+    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
+
+
+def at_least(low: float, or_: float | None = None) -> Check:
+    """Allows values from ``low`` up, and ``or_``."""
+    also = "" if or_ is None else f" (or {or_})"
+    return lambda value: "" if value >= low or value == or_ else f"must be at least {low}{also}"
+
+
+def above(low: float) -> Check:
+    """Allows values greater than ``low``."""
+    return lambda value: "" if value > low else f"must be greater than {low}"
+
+
+def between(low: float, high: float) -> Check:
+    """Allows values from ``low`` to ``high``."""
+    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
+
+
+def each(check: Check) -> Check:
+    """Applies a check to each entry of a list that is not empty."""
+
+    def check_list(values: Sequence[Any]) -> str:
+        return next(filter(None, map(check, values)), "") if values else "must not be empty"
+
+    return check_list
+
+
+def three_numbers(values: Sequence[Any]) -> str:
+    """Allows three numbers."""
+    return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
+
+
+OPTIMISERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam")
+SCHEDULES = ("single_step", "multi_step", "cosine")
+_probability = between(0, 1)
+_positive = above(0)
+_count = at_least(1)
+
+KEYS: dict[str, Key] = {
+    "use_gpu": Key(True, "use the GPUs that are visible; False: the CPU"),
+    # model
+    "model.name": Key("osnet_nas", "osnet_nas: search; osnet_child: train a child", one_of("osnet_nas", "osnet_child")),
+    "model.width": Key(1.0, "channel multiplier", one_of(1.0, 0.75, 0.5, 0.25)),
+    "model.stem_norm": Key("instance", "norm of a child's first layer", one_of("instance", "batch")),
+    "model.genotype": Key("", "a genotype.json or osnet, osnet_ibn, osnet_ain; empty: GENOTYPE of osnet_child.py"),
+    "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
+    "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
+    # architecture search
+    "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
+    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", _positive),
+    "nas.min_lmda": Key(1.0, "lowest temperature", _positive),
+    "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
+    "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
+    "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
+                            one_of("global", "replica")),
+    "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
+    # data
+    "data.root": Key("reid-data", "folder that holds the data sets' folders"),
+    "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
+    "data.targets": Key(["market1501"], "data sets to test on", each(lambda v: "")),
+    "data.workers": Key(4, "processes that load images; 0: none", at_least(0)),
+    "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
+    "data.height": Key(256, "input height in pixels", at_least(32)),
+    "data.width": Key(128, "input width in pixels", at_least(16)),
+    "data.combineall": Key(False, "train on the sources' query and gallery images too"),
+    "data.transforms": Key(["random_flip"], "augmentations of training images; none: []"),
+    "data.norm_mean": Key([0.485, 0.456, 0.406], "mean of R, G, B in [0, 1] (ImageNet's)", three_numbers),
+    "data.norm_std": Key([0.229, 0.224, 0.225], "standard deviation of R, G, B (ImageNet's)", three_numbers),
+    "data.save_dir": Key("log", "folder for all that the run leaves"),
+    "data.on_corrupt": Key("stop", "unreadable images: stop, or skip them with a warning", one_of("stop", "skip")),
+    "data.cache": Key("none", "keep decoded images: none, ram or disk", one_of("none", "ram", "disk")),
+    "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
+    "cuhk03.labeled_images": Key(False, "hand-drawn boxes instead of detected ones"),
+    "cuhk03.classic_split": Key(False, "the 20 classic splits instead of the 767/700 protocol"),
+    "cuhk03.use_metric_cuhk03": Key(False, "CMC with one random gallery image an identity, mean of 10 draws"),
+    "synthetic.train_ids": Key(60, "people to train on in each drawn domain", at_least(2)),
+    "synthetic.test_ids": Key(40, "people to test on in each drawn domain", at_least(1)),
+    "synthetic.cameras": Key(4, "cameras of a drawn domain", at_least(2)),
+    "synthetic.images_per_camera": Key(4, "images of a person under a camera", at_least(2)),
+    "synthetic.height": Key(128, "height of a drawn image in pixels", at_least(32)),
+    "synthetic.width": Key(64, "width of a drawn image in pixels", at_least(16)),
+    "synthetic.seed": Key(1, "seed of people, cameras and domains", at_least(0)),
+    # sampler
+    "sampler.train_sampler": Key("RandomSampler", "how training batches are drawn"),
+    "sampler.num_instances": Key(4, "images of an identity in a batch (RandomIdentitySampler)", at_least(2)),
+    "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler)", _count),
+    "sampler.num_datasets": Key(1, "sources in a batch (RandomDatasetSampler)", _count),
+    # training
+    "train.optim": Key("adam", "optimiser", one_of(*OPTIMISERS)),
+    "train.lr": Key(0.0003, "learning rate", _positive),
+    "train.weight_decay": Key(5e-4, "L2 penalty", at_least(0)),
+    "train.max_epoch": Key(60, "epochs", _count),
+    "train.batch_size": Key(32, "images a step over all devices", at_least(2)),
+    "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn", at_least(0)),
+    "train.open_layers": Key(["classifier"], "layers that learn in those epochs"),
+    "train.staged_lr": Key(False, "layers other than train.new_layers learn at train.base_lr_mult × lr"),
+    "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr"),
+    "train.base_lr_mult": Key(0.1, "factor on the other layers' learning rate", at_least(0)),
+    "train.lr_scheduler": Key("single_step", "schedule of the learning rate, by epoch", one_of(*SCHEDULES)),
+    "train.stepsize": Key([20], "epochs of a decay: every n (single_step), at each (multi_step)", each(_count)),
+    "train.gamma": Key(0.1, "factor of a decay", _positive),
+    "train.print_freq": Key(20, "steps between two lines in the log", _count),
+    "train.seed": Key(1, "seed of weights, noise, batches and augmentations", at_least(0)),
+    "train.channels_last": Key(True, "keep feature maps in channels-last layout"),
+    "train.amp": Key("off", "mixed precision: off, bf16 or fp16 (with a loss scaler)", one_of("off", "bf16", "fp16")),
+    "train.tf32": Key(False, "let NVIDIA GPUs round float32 products to TF32"),
+    "train.compile": Key(False, "compile the network with torch.compile"),
+    "train.sync_bn": Key(False, "batch norms share their statistics over torchrun's GPUs"),
+    "train.clip_grad_norm": Key(0.0, "largest total gradient norm; 0: any", at_least(0)),
+    "train.save_every_min": Key(30.0, "minutes between two saves inside an epoch", _positive),
+    "train.keep_checkpoints": Key(2, "how many of the newest checkpoints to keep", _count),
+    "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", between(0, 1)),
+    "sgd.dampening": Key(0.0, "dampening of sgd", between(0, 1)),
+    "sgd.nesterov": Key(False, "Nesterov momentum"),
+    "rmsprop.alpha": Key(0.99, "smoothing of rmsprop", between(0, 1)),
+    "adam.beta1": Key(0.9, "decay of the mean of gradients (adam, amsgrad, radam)", between(0, 0.999999)),
+    "adam.beta2": Key(0.999, "decay of the mean of squared gradients", between(0, 0.999999)),
+    # loss
+    "loss.name": Key("softmax", "softmax: cross-entropy; triplet: batch-hard triplet and cross-entropy",
+                     one_of("softmax", "triplet")),
+    "loss.softmax.label_smooth": Key(True, "label smoothing of 0.1"),
+    "loss.triplet.margin": Key(0.3, "margin between positive and negative distance", at_least(0)),
+    "loss.triplet.weight_t": Key(1.0, "weight of the triplet loss", at_least(0)),
+    "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy beside it", at_least(0)),
+    # test
+    "test.batch_size": Key(100, "images a forward pass", _count),
+    "test.dist_metric": Key("euclidean", "distance of features", one_of("euclidean", "cosine")),
+    "test.normalize_feature": Key(False, "scale features to length 1 first"),
+    "test.ranks": Key([1, 5, 10, 20], "ranks of the CMC curve to show", each(_count)),
+    "test.evaluate": Key(False, "only evaluate model.load_weights"),
+    "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, or_=-1)),
+    "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
+    "test.flip": Key(False, "features are the mean over an image and its mirror image"),
+    "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
+}  # fmt: skip
+
+# Torchreid's settings that this project does without: accepted at the value that changes nothing.
+REFUSED: dict[str, tuple[Any, str]] = {
+    "model.pretrained": (False, "no weights are downloaded; give a file as model.load_weights"),
+    "data.type": ("image", "this project reads images, not video"),
+    "data.k_tfm": (1, "each image is augmented once a step"),
+    "data.load_train_targets": (False, "there is no training on unlabelled targets; list them in data.sources"),
+    "sampler.train_sampler_t": ("RandomSampler", "there is no training on unlabelled targets"),
+    "test.visrank": (False, "no ranked lists are drawn"),
+    "test.visrank_topk": (10, "no ranked lists are drawn"),
+    "test.visactmap": (False, "no activation maps are drawn"),
+    "train.start_epoch": (0, "model.resume continues at the right epoch by itself"),
+}
+
+
+def default_config() -> CfgNode:
+    """Returns the settings at their defaults, not frozen."""
+    cfg = CfgNode()
+    for name, key in KEYS.items():
+        *groups, last = name.split(".")
+        node = cfg
+        for group in groups:
+            if group not in node:
+                node[group] = CfgNode()
+            node = node[group]
+        node[last] = list(key.default) if isinstance(key.default, list) else key.default
+    return cfg
+
+
+def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> CfgNode:
+    """Merges defaults, config files and overrides (by full key), checks every value, and freezes the result.
+
+    Raises:
+        UserError: an unreadable file, an unknown key, a wrong type, a value out of range, settings at odds.
+    """
+    cfg = default_config()
+    for file in files:
+        for name, value in _read_file(Path(file)).items():
+            set_value(cfg, name, value)
+    for name, value in (overrides or {}).items():
+        set_value(cfg, name, value)
+    _check_together(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def set_value(cfg: CfgNode, name: str, value: object) -> None:
+    """Sets one setting after checking its name, type and range.
+
+    Raises:
+        UserError: names the key, the value and what is allowed.
+    """
+    if name in REFUSED:
+        neutral, reason = REFUSED[name]
+        if value != neutral:
+            raise UserError(f"config: {name} = {value!r} is not offered: {reason}")
+        return
+    if name not in KEYS:
+        raise UserError(f"config: unknown key {name!r}{nearest(name, [*KEYS, *REFUSED])}")
+    key = KEYS[name]
+    value = _coerce(name, value, key.default)
+    problem = key.check(value)
+    if problem:
+        raise UserError(f"config: {name} = {value!r}: {problem}")
+    *groups, last = name.split(".")
+    node = cfg
+    for group in groups:
+        node = node[group]
+    node[last] = value
+
+
+def parse_pairs(words: Sequence[str]) -> dict[str, Any]:
+    """Reads the command line's ``KEY VALUE …`` pairs; values are Python literals, else text.
+
+    Raises:
+        UserError: a key without a value.
+    """
+    if len(words) % 2:
+        raise UserError(f"config: the key {words[-1]!r} has no value; settings come as KEY VALUE pairs")
+    return {name: _parse_literal(text) for name, text in zip(words[::2], words[1::2], strict=True)}
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Lists nested settings by full key: {"train.lr": 0.1, …}."""
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        full = f"{prefix}{name}"
+        flat |= flatten(value, f"{full}.") if isinstance(value, Mapping) else {full: value}
+    return flat
+
+
+# Settings that do not change what a run computes.
+FREE_KEYS = frozenset(
+    {
+        "use_gpu", "data.root", "data.save_dir", "data.workers", "data.cache", "model.resume", "train.print_freq",
+        "train.save_every_min", "train.keep_checkpoints", "test.batch_size", "test.evaluate",
+    }
+)  # fmt: skip
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """Returns 12 hex digits that stand for all settings that change what a run computes."""
+    text = yaml.safe_dump({k: v for k, v in flatten(cfg).items() if k not in FREE_KEYS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
+    """Checks that a checkpoint was made under these settings.
+
+    Raises:
+        UserError: shows every setting that differs.
+    """
+    own = flatten(cfg)
+    changed = [k for k in sorted(saved.keys() | own.keys()) if k not in FREE_KEYS and saved.get(k) != own.get(k)]
+    if changed:
+        shown = "; ".join(f"{k}: {saved.get(k)!r} then, {own.get(k)!r} now" for k in changed)
+        raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
+                        "model.load_weights")  # fmt: skip
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read config file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict | None):
+        raise UserError(f"config file {path} must hold groups of settings, not {type(document).__name__}")
+    return flatten(document or {})
+
+
+def _parse_literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _coerce(name: str, value: object, default: object) -> object:
+    """Returns ``value`` in the type of ``default``: a whole number where a float is due, a tuple as a list."""
+    if isinstance(default, list) and isinstance(value, list | tuple):
+        return [_coerce(name, v, default[0]) for v in value]
+    if isinstance(default, list) and type(value) is type(default[0]):
+        return [value]
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a folder called 1
+    if type(value) is not type(default):
+        kind = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
+        raise UserError(f"config: {name} = {value!r}: must be {kind[type(default)]}, not {type(value).__name__}")
+    return value
+
+
+def _check_together(cfg: CfgNode) -> None:
+    """Checks what one key alone cannot show.
+
+    Raises:
+        UserError: settings that contradict each other.
+    """
+    if cfg.test.evaluate and not cfg.model.load_weights:
+        raise UserError("config: test.evaluate needs model.load_weights PATH")
+    if cfg.model.load_weights and cfg.model.resume and not cfg.test.evaluate:
+        raise UserError("config: model.load_weights starts anew, model.resume continues; give one of the two")
+    if cfg.nas.min_lmda > cfg.nas.init_lmda:
+        raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
+    if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):
+        raise UserError("config: sgd.nesterov needs sgd.momentum above 0 and sgd.dampening 0")
+    if cfg.train.fixbase_epoch > cfg.train.max_epoch:
+        raise UserError(f"config: train.fixbase_epoch {cfg.train.fixbase_epoch} is above train.max_epoch "
+                        f"{cfg.train.max_epoch}")  # fmt: skip
+    if cfg.loss.name == "triplet" and cfg.loss.triplet.weight_t == 0 and cfg.loss.triplet.weight_x == 0:
+        raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
+    if any(s <= 0 for s in cfg.data.norm_std):
+        raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
