@@ -1,0 +1,131 @@
+"""Saving all or nothing, keeping the last few, loading without executing anything."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import files
+from utils.checkpoint import find_last, load_checkpoint, save_checkpoint, save_last
+from utils.errors import UserError
+from utils.files import write_atomically
+
+
+def content(value: int) -> dict[str, object]:
+    return {"value": value, "tensor": torch.full((1000,), float(value)), "nested": {"list": [1, (2, None)]}}
+
+
+def test_round_trip_keeps_tensors_and_plain_values(tmp_path):
+    save_checkpoint(tmp_path / "c.pt", content(3))
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert loaded["nested"] == {"list": [1, (2, None)]}
+    assert torch.equal(loaded["tensor"], torch.full((1000,), 3.0))
+    torch.load(tmp_path / "c.pt", weights_only=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_keeps_the_newest_few(tmp_path):
+    for value in range(5):
+        save_last(tmp_path, content(value), keep=3)
+    assert {p.name: load_checkpoint(p)["value"] for p in tmp_path.iterdir()} == {
+        "last.pt": 4,
+        "last.1.pt": 3,
+        "last.2.pt": 2,
+    }
+
+
+def test_keep_one(tmp_path):
+    for value in range(2):
+        save_last(tmp_path, content(value), keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_damaged_last_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, share):
+    save_last(tmp_path, content(1), keep=2)
+    save_last(tmp_path, content(2), keep=2)
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").unlink()
+    (tmp_path / "last.pt").write_bytes(whole[: int(share * len(whole))])
+    assert find_last(tmp_path) == tmp_path / "last.1.pt"
+    assert "last.pt" in caplog.text
+    assert "the checkpoint before it" in caplog.text
+
+
+def test_all_damaged_is_told(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(1 tried\)"):
+        find_last(tmp_path)
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert find_last(tmp_path) is None
+
+
+class _Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_code_in_a_pickle_is_not_run(tmp_path, writer):
+    trap = tmp_path / "trap"
+    if writer == "torch":
+        torch.save({"state": _Evil(trap)}, tmp_path / "evil.pt")
+    else:
+        (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state": _Evil(trap)}))
+    with pytest.raises(UserError, match=r"evil.pt"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not trap.exists()
+
+
+def test_foreign_and_missing_files_are_told(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "missing.pt")
+
+
+def test_newer_version_is_told(tmp_path):
+    save_checkpoint(tmp_path / "c.pt", {"version": 99})
+    with pytest.raises(UserError, match="version 99"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    save_last(tmp_path, content(1), keep=2)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*last.pt: No space left on device"):
+        save_last(tmp_path, content(2), keep=2)
+    assert load_checkpoint(tmp_path / "last.pt")["value"] == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "last.1.pt"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_inside_torch_save_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fdopen", lambda descriptor, mode: (os.close(descriptor), open("/dev/full", "wb"))[1])  # noqa: PTH123, SIM115
+    with pytest.raises(UserError, match="cannot write"):
+        save_checkpoint(tmp_path / "c.pt", content(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_folder_is_told(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        write_atomically(tmp_path / "missing" / "file", "text")
+
+
+def test_file_permissions_follow_the_umask(tmp_path):
+    write_atomically(tmp_path / "file", "text")
+    (tmp_path / "plain").write_text("text")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,115 @@
+"""Checkpoints: saved all or nothing, of tensors and plain values only, loaded without executing pickled code."""
+
+import logging
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+from utils.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "osnet-nas-checkpoint"
+VERSION = 1
+_EARLIER = re.compile(r"last\.(\d+)\.pt")
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Writes a checkpoint; ``content`` holds tensors and plain values in dicts, lists and tuples.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file of that name is then untouched.
+    """
+    document = {"format": FORMAT, "version": VERSION, **content}
+    try:
+        write_atomically(path, lambda file: torch.save(document, file))
+    except RuntimeError as error:  # PyTorch's writer reports a full disk so
+        raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
+    """Writes ``last.pt`` and keeps the ``keep - 1`` checkpoints before it: ``last.1.pt`` is the newest of them.
+
+    ``last.pt`` is a whole checkpoint at every moment, the old one or the new one.
+    """
+    last, previous = folder / "last.pt", folder / "last.1.pt"
+    for age in range(keep - 1, 1, -1):
+        if (younger := folder / f"last.{age - 1}.pt").exists():
+            younger.replace(folder / f"last.{age}.pt")
+    if keep > 1 and last.exists():
+        previous.unlink(missing_ok=True)
+        _link_or_copy(last, previous)
+    save_checkpoint(last, content)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Loads a checkpoint onto the CPU without executing code that a pickle may hold.
+
+    Raises:
+        UserError: no such file, truncated, holding code, or not a checkpoint of this project.
+    """
+    document = read_tensors(path)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this project")
+    if document.get("version") != VERSION:
+        raise UserError(f"{path}: checkpoint version {document.get('version')!r}; this program reads {VERSION}")
+    return document
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Reads a torch file of tensors and plain values onto the CPU.
+
+    Raises:
+        UserError: no such file, truncated or damaged, or holding code.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # the error after it says more
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"no checkpoint {path}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path) or "Unsupported" in str(error) or "not an allowed global" in str(error):
+            raise UserError(f"{path} holds more than tensors and plain values; its code was not run") from error
+        raise UserError(f"{path} is not a torch file, or it is damaged") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is truncated or damaged: {reason}") from error
+
+
+def find_last(folder: Path) -> Path | None:
+    """Returns the newest checkpoint in ``folder`` that loads, None where there is none at all.
+
+    A damaged one is named in the log and passed over for the one before it.
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged.
+    """
+    earlier = sorted(folder.glob("last.*.pt"), key=lambda p: int(m[1]) if (m := _EARLIER.fullmatch(p.name)) else 0)
+    candidates = [p for p in (folder / "last.pt", *earlier) if p.exists()]
+    for path in candidates:
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
+        else:
+            return path
+    if candidates:
+        raise UserError(f"no checkpoint in {folder} can be read ({len(candidates)} tried)")
+    return None

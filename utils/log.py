@@ -1,0 +1,56 @@
+"""The log: to the terminal and to a file in the run's folder; and progress bars, on a terminal only."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class _BesideBars(logging.StreamHandler):
+    """Writes a line above any progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+def start_log(file: Path | None) -> None:
+    """Sends the log to the terminal (stdout) and, where a file is given, to its end with the time of each line."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if getattr(handler, "from_start_log", False):
+            root.removeHandler(handler)
+            handler.close()
+    handlers: list[logging.Handler] = [_BesideBars()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for handler in handlers:
+        handler.from_start_log = True  # type: ignore[attr-defined]
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def progress(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    """Yields the items, with a bar on stderr if that is a terminal."""
+    return iter(tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()))
+
+
+def format_duration(seconds: float) -> str:
+    """Writes a duration as 1:02:03 (hours, minutes, seconds)."""
+    minutes, sec = divmod(round(max(seconds, 0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{sec:02d}"
+
+
+def format_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Sets a table in plain text: the first column to the left, the others to the right."""
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join([c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))])
+            for line in lines]  # fmt: skip
+    return "\n".join([text[0], "  ".join("-" * w for w in widths), *text[1:]])
