@@ -1,0 +1,177 @@
+"""The search: path weights drawn at a falling temperature, alphas learnt with the shared optimiser.
+
+Source: arXiv 1910.06827, section on differentiable architecture search. One deviation: an architecture parameter is
+kept at ``ALPHA_FLOOR`` or above. At 0 and below, relu(α) has no gradient, so in the published procedure a candidate
+that weight decay or one large step has pushed there can never come back.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from engine.trainer import Task
+from utils.distributed import Runtime
+
+logger = logging.getLogger(__name__)
+
+ALPHA_FLOOR = 0.01
+SamplePathWeights = Callable[..., Tensor]
+
+
+class HasAlphas(Protocol):
+    """A super-network as the search sees it."""
+
+    alphas: nn.Parameter
+
+
+def temperature_at(
+    epoch: int, initial: float, minimum: float, decay_step: int, decay_rate: float, fixed: bool
+) -> float:
+    """Computes λ(epoch) = max(minimum, initial · decay_rate^⌊epoch / decay_step⌋); ``initial`` if fixed or step −1."""
+    if fixed or decay_step == -1:
+        return initial
+    return max(minimum, initial * decay_rate ** (epoch // decay_step))
+
+
+def compute_entropy(probabilities: Tensor) -> Tensor:
+    """Computes the entropy of each row in nats: 0 for a settled block, log K for an open one."""
+    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=-1)
+
+
+def compute_margins(probabilities: Tensor) -> Tensor:
+    """Computes by how much each row's largest probability exceeds the second, (L,) in [0, 1]."""
+    first, second = probabilities.topk(2, dim=-1).values.unbind(dim=-1)
+    return first - second
+
+
+class SearchTask(Task):
+    """Draws path weights for each step, follows the temperature schedule, keeps the alphas alive, reports them.
+
+    Args:
+        supernet: Holds the alphas, (L, K).
+        sample: Draws path weights (L, K) from (alphas, temperature, generator).
+        probabilities: Computes candidates' probabilities (L, K) from alphas.
+        temperature: λ by epoch.
+        repeats: Steps with fresh noise on each batch (``nas.mc_iter``).
+        seed: Of the path noise.
+        runtime: Device and processes.
+        sample_scope: ``global``: all replicas run the same sample; ``replica``: each its own.
+        block_names: Names of the L blocks.
+        candidate_names: Names of the K candidates.
+    """
+
+    kind = "search"
+
+    def __init__(
+        self,
+        supernet: HasAlphas,
+        *,
+        sample: SamplePathWeights,
+        probabilities: Callable[[Tensor], Tensor],
+        temperature: Callable[[int], float],
+        repeats: int,
+        seed: int,
+        runtime: Runtime,
+        sample_scope: str,
+        block_names: Sequence[str],
+        candidate_names: Sequence[str],
+    ) -> None:
+        self.supernet, self.sample, self.probabilities = supernet, sample, probabilities
+        self.temperature_of, self.repeats = temperature, repeats
+        self.runtime, self.sample_scope = runtime, sample_scope
+        self.block_names, self.candidate_names = block_names, candidate_names
+        self.generator = Generator().manual_seed(seed)
+        self.temperature = temperature(0)
+
+    def forward(self, network: nn.Module, images: Tensor) -> Any:
+        """Runs the super-network with freshly drawn path weights."""
+        return network(images, self.draw())
+
+    def draw(self) -> Tensor:
+        """Draws this step's path weights, (replicas, L, K), one row for each replica of this process.
+
+        Every process draws the rows of all replicas from the same generator and keeps its own, so that the noise does
+        not depend on how replicas are spread over processes.
+        """
+        alphas, replicas = self.supernet.alphas, self.runtime.replicas
+        if self.sample_scope == "global":
+            return self.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
+        rows = alphas.expand(self.runtime.world_size * replicas, *alphas.shape)
+        first = self.runtime.rank * replicas
+        return self.sample(rows, self.temperature, self.generator)[first : first + replicas]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Sets the epoch's temperature."""
+        self.temperature = self.temperature_of(epoch)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keeps every alpha where it still has a gradient."""
+        self.supernet.alphas.clamp_(min=ALPHA_FLOOR)
+
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Logs alphas, probabilities, entropy and temperature; returns them as scalars."""
+        alphas = self.supernet.alphas.detach().cpu()
+        self.runtime.check_equal(alphas, "architecture parameters")
+        probabilities = self.probabilities(alphas)
+        entropy = compute_entropy(probabilities)
+        lines = [f"temperature {self.temperature:.3g}, mean entropy {entropy.mean():.4f} nats"]
+        scalars = {"nas/temperature": self.temperature, "nas/entropy": float(entropy.mean())}
+        for i, block in enumerate(self.block_names):
+            cells = [
+                f"{name} {probabilities[i, k]:.3f} (α {alphas[i, k]:.3f})"
+                for k, name in enumerate(self.candidate_names)
+            ]
+            lines.append(f"  {block}  {'  '.join(cells)}  entropy {entropy[i]:.3f}")
+            scalars[f"nas/entropy/{block}"] = float(entropy[i])
+            for k, name in enumerate(self.candidate_names):
+                scalars[f"nas/alpha/{block}/{name}"] = float(alphas[i, k])
+                scalars[f"nas/probability/{block}/{name}"] = float(probabilities[i, k])
+        logger.info("%s", "\n".join(lines))
+        for i, k in (alphas <= ALPHA_FLOOR).nonzero().tolist():
+            logger.warning(
+                "%s: %s is at the floor of %g: it is hardly ever drawn",
+                self.block_names[i], self.candidate_names[k], ALPHA_FLOOR,
+            )  # fmt: skip
+        return scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the noise generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the noise generator."""
+        self.generator.set_state(state["generator"])
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(network: nn.Module, images: Sequence[Tensor] | Any) -> int:
+    """Sets every batch norm's running statistics to their mean over the given batches of training images.
+
+    A path of a super-network has seen its running statistics mixed with those of all other paths; a score with them
+    says nothing about the path.
+
+    Args:
+        network: Called in training mode, without learning.
+        images: Batches (N, 3, H, W) on the network's device.
+
+    Returns:
+        Number of batches.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean
+    network.train()
+    num_batches = 0
+    for batch in images:
+        network(batch)
+        num_batches += 1
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    return num_batches

@@ -1,0 +1,249 @@
+"""What main.py runs: a search, a child's training, or an evaluation, built from the frozen config."""
+
+import json
+import logging
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from yacs.config import CfgNode
+
+from build import Network, build_network, build_prepare, build_trainer, check_identity, load_weights
+from datasets.build import Data, build_loaders
+from default_config import check_same_run, config_hash
+from engine.evaluator import Scores, build_protocols, evaluate_targets, format_scores
+from engine.search import (
+    compute_margins,
+    recalibrate_batch_norm,
+)
+from engine.trainer import Trainer
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from osnet_child import ChildNet, build_child
+from osnet_nas import SuperNet, argmax_path_weights, compute_probabilities
+from utils.checkpoint import find_last, load_checkpoint
+from utils.complexity import compute_complexity
+from utils.distributed import Runtime
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.log import format_duration, start_log
+from utils.plots import draw_architecture
+from utils.seed import seed_everything
+
+logger = logging.getLogger(__name__)
+
+RECALIBRATION_BATCHES = 100
+DERIVED = "derived network of the search with the super-network's weights, BN statistics recalibrated; not retrained"
+TRAINED = "child network"
+
+
+def run(cfg: CfgNode, runtime: Runtime) -> None:
+    """Runs what the config asks for and leaves everything in ``data.save_dir``.
+
+    Raises:
+        UserError: a person's mistake, found before the first batch where that is possible.
+        engine.interrupt.Interrupted: a signal asked to stop; the run is saved.
+    """
+    started = time.monotonic()
+    seed_everything(cfg.train.seed)
+    torch.set_float32_matmul_precision("high" if cfg.train.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = cfg.train.tf32
+    folder = Path(cfg.data.save_dir)
+    checkpoint = load_resumed(cfg, folder)
+    if not cfg.test.evaluate and checkpoint is None:
+        refuse_earlier_run(folder)
+    data = build_loaders(cfg, runtime.device, runtime.rank, runtime.world_size)
+    network = build_network(cfg, data.num_train_pids)
+    if cfg.model.load_weights:
+        load_weights(network, cfg.model.load_weights)
+    if cfg.test.evaluate:
+        prepare_folder(folder, runtime, "evaluate.log")
+        introduce(cfg, runtime, data, network)
+        scores = evaluate(cfg, runtime, data, network)
+    else:
+        trainer = build_trainer(cfg, runtime, data, network, lambda: evaluate(cfg, runtime, data, network))
+        if checkpoint is not None:
+            check_identity(network, checkpoint, cfg.model.resume)
+            trainer.load_state(checkpoint)
+        prepare_folder(folder, runtime, "train.log")
+        introduce(cfg, runtime, data, network)
+        scores = train(cfg, trainer)
+        if isinstance(network.model, SuperNet):
+            finish_search(cfg, runtime, network.model, folder)
+    label = DERIVED if isinstance(network.model, SuperNet) else TRAINED
+    write_metrics(cfg, runtime, network, folder, scores, label, time.monotonic() - started)
+
+
+def load_resumed(cfg: CfgNode, folder: Path) -> dict[str, Any] | None:
+    """Loads the checkpoint to continue from, None for a fresh start.
+
+    Raises:
+        UserError: it cannot be read, or was made under other settings.
+    """
+    if not cfg.model.resume or cfg.test.evaluate:
+        return None
+    path = find_last(folder / "checkpoints") if cfg.model.resume == "auto" else Path(cfg.model.resume)
+    if path is None:
+        return None
+    checkpoint = load_checkpoint(path)
+    check_same_run(checkpoint["config"], cfg, path)
+    return checkpoint
+
+
+def refuse_earlier_run(folder: Path) -> None:
+    """Checks that no earlier run would be overwritten.
+
+    Raises:
+        UserError: ``folder`` already holds one.
+    """
+    if (folder / "checkpoints").exists() or (folder / "metrics.json").exists():
+        raise UserError(
+            f"{folder} already holds a run; continue it with model.resume auto, or choose another data.save_dir"
+        )
+
+
+def prepare_folder(folder: Path, runtime: Runtime, log_name: str) -> None:
+    """Makes the run's folder and starts its log.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if not runtime.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
+        return
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True) if log_name == "train.log" else folder.mkdir(
+            parents=True, exist_ok=True
+        )
+        start_log(folder / log_name)
+    except OSError as error:
+        raise UserError(f"cannot write data.save_dir {folder}: {error.strerror}") from error
+
+
+def introduce(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> None:
+    """Writes the merged config, and into the log what runs where on which data."""
+    if runtime.is_main and not cfg.test.evaluate:
+        write_atomically(Path(cfg.data.save_dir) / "config.yaml", cfg.dump())
+    logger.info("%s", data.summary())
+    if isinstance(network.model, ChildNet):
+        complexity = compute_complexity(network.model, cfg.data.height, cfg.data.width)
+        logger.info("child network x%g, stem norm %s:\n%s", cfg.model.width, network.model.stem_norm,
+                    network.model.genotype)  # fmt: skip
+    else:
+        weights = argmax_path_weights(network.model.alphas)
+        complexity = compute_complexity(network.model, cfg.data.height, cfg.data.width, [weights])
+        logger.info("super-network x%g, all four candidates in each block", cfg.model.width)
+    logger.info("%s at %d×%d", complexity, cfg.data.height, cfg.data.width)
+    where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
+    logger.info("running on %s, %d process(es) × %d replica(s)", where, runtime.world_size, runtime.replicas)
+
+
+def train(cfg: CfgNode, trainer: Trainer) -> dict[str, Scores]:
+    """Trains to the end with TensorBoard beside it; a run that is already at its end is only evaluated."""
+    folder, epoch = trainer.folder, trainer.progress.epoch
+    if epoch or trainer.progress.batch:
+        logger.info("continuing at epoch %d, batch %d", epoch + 1, trainer.progress.batch + 1)
+    if epoch == cfg.train.max_epoch and trainer.evaluate:
+        return trainer.evaluate()
+    if not trainer.runtime.is_main:
+        return trainer.fit()
+    with SummaryWriter(str(folder), purge_step=epoch + 1) as trainer.writer:
+        return trainer.fit()
+
+
+def evaluate(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> dict[str, Scores]:
+    """Scores a child as it is; a super-network by the child that it derives, its BN statistics recalibrated."""
+    prepare = build_prepare(cfg, data, runtime.device)
+    model: nn.Module = network.model
+    if isinstance(network.model, SuperNet):
+        model = derive_network(network.model, network.identity["num_classes"], cfg.model.width)
+        model.to(runtime.device)
+        batches = islice(data.train.batches(0), RECALIBRATION_BATCHES)
+        recalibrate_batch_norm(model, map(prepare, batches))
+    return evaluate_targets(runtime.wrap_for_evaluation(model), data.targets, prepare, runtime, build_protocols(cfg))
+
+
+def derive_network(supernet: SuperNet, num_classes: int, width: float) -> ChildNet:
+    """Returns the child of the most probable candidates with the weights it has in the super-network."""
+    genotype = supernet.derive()
+    child = build_child(num_classes, genotype, width)
+    child.load_state_dict(supernet.child_state(genotype))
+    return child
+
+
+def finish_search(cfg: CfgNode, runtime: Runtime, supernet: SuperNet, folder: Path) -> None:
+    """Saves, draws and prints the found architecture."""
+    alphas = supernet.alphas.detach().cpu()
+    probabilities = compute_probabilities(alphas)
+    found = {
+        "alphas": alphas.tolist(),
+        "probabilities": probabilities.tolist(),
+        "margins": compute_margins(probabilities).tolist(),
+        "sources": list(cfg.data.sources),
+        "epochs": cfg.train.max_epoch,
+        "width": cfg.model.width,
+        "seed": cfg.train.seed,
+        "config_hash": config_hash(cfg),
+    }
+    genotype = supernet.derive(found)
+    if not runtime.is_main:
+        return
+    genotype.to_json(folder / "genotype.json")
+    draw_architecture(probabilities.numpy(), BLOCK_NAMES, CANDIDATE_NAMES, folder / "architecture.png")
+    rows = [
+        f"{line}  ({', '.join(f'{n} {p:.3f}' for n, p in zip(CANDIDATE_NAMES, row.tolist(), strict=True))}; "
+        f"margin {margin:.3f})"
+        for line, row, margin in zip(str(genotype).splitlines(), probabilities, found["margins"], strict=True)
+    ]
+    logger.info("found architecture:\n%s", "\n".join(rows))
+    logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", folder / "genotype.json")
+    logger.info("GENOTYPE = %r", genotype)
+
+
+def write_metrics(
+    cfg: CfgNode,
+    runtime: Runtime,
+    network: Network,
+    folder: Path,
+    scores: Mapping[str, Scores],
+    label: str,
+    seconds: float,
+) -> None:
+    """Prints the scores and writes them, with what is needed to trust them, beside earlier ones."""
+    if not runtime.is_main:
+        return
+    if runtime.device.type == "cuda":
+        memory = {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
+    else:
+        memory = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    document = {
+        "scored": label,
+        "targets": {name: s.as_dict() for name, s in scores.items()},
+        "model": network.identity,
+        "config_hash": config_hash(cfg),
+        "seed": cfg.train.seed,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "command": sys.argv,
+        "time_sec": round(seconds, 1),
+        **memory,
+    }
+    path = folder / "metrics.json"
+    number = 1
+    while cfg.test.evaluate and path.exists():
+        number += 1
+        path = folder / f"metrics-{number}.json"
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
+    logger.info("scores of the %s:\n%s", label, format_scores(scores))
+    logger.info("%s in %s; results are in %s", path.name, format_duration(seconds), folder)
