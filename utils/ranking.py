@@ -1,0 +1,199 @@
+"""How well a ranking finds people: CMC, mAP, mINP, from features, a distance matrix or a stream of its rows.
+
+No row is sorted: every score follows from the ranks of the right matches, and a rank is a count of the images that
+are closer. Rules (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; mINP from Ye et al.,
+"Deep Learning for Person Re-identification: A Survey and Outlook", TPAMI 2021):
+
+- gallery images of the query's identity *and* camera are left out for this query;
+- gallery images with pid −1 (junk) never count; pid 0 (distractors in some data sets) is a pid like any other;
+- equal distances rank in the gallery's order;
+- a query with no right match is left out of all means.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.distance import TILE_QUERIES, iterate_distances
+from utils.errors import UserError
+from utils.ranks import (
+    CameraPairs,
+    CameraTable,
+    Labels,
+    Protocol,
+    SingleShotDraws,
+    compute_average_precision,
+    find_ranks,
+)
+
+
+@dataclass(frozen=True)
+class RankingResult:
+    """Scores of a ranking, in [0, 1].
+
+    Attributes:
+        cmc: (max_rank,) float64; ``cmc[k - 1]`` is the share of queries with a right match among their first k images.
+            Past the gallery's size it stays at 1.
+        mAP: Mean average precision.
+        mINP: Mean of (number of right matches) / (rank of the last one).
+        average_precision: (Q,) float64, one a query; NaN for queries that were left out.
+        num_valid: Queries with a right match; the others are left out of the means.
+        camera_pairs: The table of camera pairs, if it was asked for.
+    """
+
+    cmc: np.ndarray
+    mAP: float
+    mINP: float
+    average_precision: np.ndarray
+    num_valid: int
+    camera_pairs: CameraPairs | None = None
+
+
+def evaluate_ranking(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    *,
+    metric: str = "euclidean",
+    max_rank: int = 50,
+    single_gallery_shot: bool = False,
+    seed: int = 0,
+    camera_pairs: bool = False,
+    chunk_size: int = TILE_QUERIES,
+) -> RankingResult:
+    """Ranks the gallery for every query by distance of features and scores the rankings.
+
+    Args:
+        query_features: (Q, D), on the CPU or a GPU; distances are computed there in float32, ranks on the CPU.
+        gallery_features: (G, D), on the same device.
+        query_pids: (Q,) identities.
+        gallery_pids: (G,) identities; −1 is junk.
+        query_camids: (Q,) cameras.
+        gallery_camids: (G,) cameras.
+        metric: ``"euclidean"`` (squared) or ``"cosine"`` (1 − cosine).
+        max_rank: Length of the CMC curve, at least 1.
+        single_gallery_shot: CUHK03's old protocol for the CMC: one random gallery image an identity, mean over 10
+            draws. mAP and mINP stay those of the whole gallery.
+        seed: Of those draws.
+        camera_pairs: Fill ``RankingResult.camera_pairs`` too, from the same distances.
+        chunk_size: Queries whose distances are held at once; decides the memory, never the result.
+
+    Raises:
+        UserError: an unknown metric, an empty set, features with NaN or infinite values or of different dimensions,
+            labels of another length than the features, or no query with a right match.
+        ValueError: ``max_rank`` or ``chunk_size`` is below 1.
+    """
+    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
+    protocol.check_sizes(len(query_features), len(gallery_features))
+    blocks = iterate_distances(query_features, gallery_features, metric, chunk_size)
+    return _evaluate(blocks, protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+
+
+def evaluate_distmat(
+    distmat: Tensor | np.ndarray,
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    *,
+    max_rank: int = 50,
+    single_gallery_shot: bool = False,
+    seed: int = 0,
+    camera_pairs: bool = False,
+) -> RankingResult:
+    """Scores a distance matrix, (Q, G) of any float type, compared as it is; otherwise as ``evaluate_ranking``.
+
+    Raises:
+        UserError: also for NaN or infinite distances.
+    """
+    distances = torch.as_tensor(distmat)
+    if distances.ndim != 2:
+        raise UserError(f"the distance matrix has shape {tuple(distances.shape)}; expected (queries, gallery images)")
+    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
+    protocol.check_sizes(*distances.shape)
+    if not all(torch.isfinite(block).all() for block in distances.split(TILE_QUERIES)):
+        raise UserError("the distance matrix holds NaN or infinite values; check the features it was computed from")
+    return _evaluate(distances.split(TILE_QUERIES), protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+
+
+def evaluate_blocks(
+    blocks: Iterable[Tensor],
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    *,
+    max_rank: int = 50,
+    single_gallery_shot: bool = False,
+    seed: int = 0,
+    camera_pairs: bool = False,
+) -> RankingResult:
+    """Scores a distance matrix that comes in blocks of rows, (rows, G) each, in the queries' order.
+
+    For matrices that are too big to hold, such as those of ``utils.rerank.iterate_reranked``; otherwise as
+    ``evaluate_distmat``. Values are finite. A block is read before the next one is asked for, and not changed.
+    """
+    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
+    return _evaluate(blocks, protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+
+
+def _evaluate(
+    blocks: Iterable[Tensor],
+    protocol: Protocol,
+    max_rank: int,
+    single_gallery_shot: bool,
+    seed: int,
+    camera_pairs: bool,
+) -> RankingResult:
+    if max_rank < 1:
+        raise ValueError(f"max_rank is {max_rank}; it must be at least 1")
+    protocol.check_matches()
+    average_precision = np.full(len(protocol.query_pids), np.nan)
+    inverse_penalty = np.full(len(protocol.query_pids), np.nan)
+    first_ranks: list[np.ndarray] = []
+    draws = SingleShotDraws(protocol, seed) if single_gallery_shot else None
+    table = CameraTable(protocol) if camera_pairs else None
+    for query, row in _iterate_rows(blocks, protocol):
+        matches, left_out = protocol.split_identity(query)
+        if not len(matches):
+            continue
+        row[left_out] = np.inf
+        row[protocol.junk] = np.inf
+        ranks = find_ranks(row, matches)
+        average_precision[query] = compute_average_precision(ranks)
+        inverse_penalty[query] = len(ranks) / ranks[-1]
+        first_ranks.append(draws.first_ranks(row, matches) if draws else ranks[:1])
+        if table:
+            table.add(row, query, matches)
+    first = np.concatenate(first_ranks)
+    return RankingResult(
+        cmc=np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:-1].cumsum() / len(first),
+        mAP=float(np.nanmean(average_precision)),
+        mINP=float(np.nanmean(inverse_penalty)),
+        average_precision=average_precision,
+        num_valid=len(first_ranks),
+        camera_pairs=table.result() if table else None,
+    )
+
+
+def _iterate_rows(blocks: Iterable[Tensor], protocol: Protocol) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each query's index and a copy of its distances that may be changed, (G,)."""
+    num_query, num_gallery = len(protocol.query_pids), len(protocol.gallery_pids)
+    query = 0
+    for block in blocks:
+        distances = block.detach().cpu().numpy()
+        if distances.shape[1] != num_gallery or query + len(distances) > num_query:
+            raise ValueError(f"a block of distances has shape {distances.shape} at row {query} of {num_query}")
+        row = np.empty(num_gallery, distances.dtype)
+        for distance in distances:
+            np.copyto(row, distance)
+            yield query, row
+            query += 1
+    if query != num_query:
+        raise ValueError(f"{query} rows of distances for {num_query} queries")
