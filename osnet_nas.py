@@ -112,7 +112,7 @@ class SuperNet(OSNetBase):
 
     def derive(self, found: Mapping[str, Any] | None = None) -> Genotype:
         """Returns the genotype of the most probable candidates; of equals the first in the candidate table."""
-        best = compute_probabilities(self.alphas).argmax(dim=-1)
+        best = self.alphas.detach().argmax(dim=-1)
         return Genotype.from_blocks([CANDIDATE_NAMES[int(k)] for k in best], found)
 
     def child_state(self, genotype: Genotype) -> dict[str, Tensor]:
@@ -129,8 +129,8 @@ class SuperNet(OSNetBase):
             state |= {f"{target}.{key}": tensor.detach().clone() for key, tensor in own}
             channels = getattr(module, "num_channels", getattr(module, "num_features", None))
             if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | InstanceNorm) and channels is not None:
-                state[f"{target}.weight"] = torch.ones(channels, device=self.alphas.device)
-                state[f"{target}.bias"] = torch.zeros(channels, device=self.alphas.device)
+                state[f"{target}.weight"] = self.alphas.new_ones(channels)
+                state[f"{target}.bias"] = self.alphas.new_zeros(channels)
         return state
 
 

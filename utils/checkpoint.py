@@ -4,6 +4,7 @@ import logging
 import pickle
 import re
 import shutil
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "osnet-nas-checkpoint"
 VERSION = 1
+# what torch.load raises for a file that is cut off or changed, depending on where
+_DAMAGE = (
+    RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, AssertionError, TypeError, struct.error
+)  # fmt: skip
 _EARLIER = re.compile(r"last\.(\d+)\.pt")
 
 
@@ -85,10 +90,10 @@ def read_tensors(path: str | Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "Unsupported" in str(error) or "not an allowed global" in str(error):
+        if zipfile.is_zipfile(path) or "unsupported" in str(error).lower() or "not an allowed global" in str(error):
             raise UserError(f"{path} holds more than tensors and plain values; its code was not run") from error
         raise UserError(f"{path} is not a torch file, or it is damaged") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, AssertionError) as error:
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is truncated or damaged: {reason}") from error
 

@@ -1,0 +1,205 @@
+"""The child network: shapes, counts, initialisation, mistakes."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from genotype import CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
+from osnet_blocks import WIDTHS, ConvNormReLU, InstanceNorm, OSBlock
+from osnet_child import GENOTYPE, build_child
+from utils.errors import UserError
+
+FEATURE_DIM = 512
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Without the classifier, as the published numbers are counted."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("classifier."))
+
+
+def wake_gates(model: nn.Module) -> None:
+    """Makes every gate's hidden units positive: at this width a gate has one or two, and a dead one stops gradients."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("gate.fc1.weight"):
+            parameter.data.abs_()
+
+
+def draw_images(height: int = 64, width: int = 32, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("size", [(64, 32), (32, 16), (51, 37), (16, 16)])
+def test_shapes_at_every_width(width: float, size: tuple[int, int]) -> None:
+    model = build_child(5, width=width)
+    images = draw_images(*size)
+    with torch.no_grad():
+        assert model.train()(images).shape == (2, 5)
+        features = model.eval()(images)
+    assert features.shape == (2, FEATURE_DIM)
+    assert torch.isfinite(features).all()
+    assert (features >= 0).all()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_channels_of_every_stage(width: float) -> None:
+    model = build_child(5, width=width)
+    sizes: list[tuple[int, ...]] = []
+    parts = [model.conv1, model.pool2, model.pool3, model.conv5, *model.blocks]
+    for part in parts:
+        part.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape[1:])))
+    with torch.no_grad():
+        model.eval()(draw_images(64, 32))
+    stem, first, second, third = WIDTHS[width]
+    assert sizes == [
+        (stem, 32, 16),
+        *[(first, 16, 8)] * 3,
+        *[(second, 8, 4)] * 3,
+        *[(third, 4, 2)] * 3,
+    ]
+    assert [channels / 4 for channels in WIDTHS[width]] == [width * c / 4 for c in (64, 256, 384, 512)]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "count"),
+    [
+        ("osnet", 1.0, 2_169_508),
+        ("osnet_ain", 1.0, 2_169_508),
+        ("osnet_ibn", 1.0, 2_169_508 + 2 * 2 * 256),
+        ("osnet", 0.25, 201_864),
+        ("osnet_ain", 0.25, 201_864),
+        ("osnet_ibn", 0.25, 201_864 + 2 * 2 * 64),
+    ],
+)
+def test_parameter_counts(name: str, width: float, count: int) -> None:
+    model = build_child(751, Genotype.named(name), width, NAMED_STEM_NORMS[name])
+    assert count_parameters(model) == count
+    assert sum(p.numel() for p in model.classifier.parameters()) == FEATURE_DIM * 751 + 751
+
+
+def test_each_outside_norm_adds_its_channels_twice() -> None:
+    channels = [c for c in WIDTHS[0.25][1:] for _ in (1, 2)]
+    rng = random.Random(0)
+    for _ in range(6):
+        genotype = Genotype.from_blocks(rng.choices(CANDIDATE_NAMES, k=6))
+        outside = sum(2 * c for c, name in zip(channels, genotype.blocks, strict=True) if name in CANDIDATE_NAMES[2:])
+        assert count_parameters(build_child(2, genotype, width=0.25)) == 201_864 + outside
+
+
+def test_published_count_has_the_shared_gate_four_times() -> None:
+    model = build_child(2, width=1.0)
+    gates = [p.numel() for name, p in model.named_parameters() if ".gate." in name]
+    assert count_parameters(model) + 3 * sum(gates) == 2_193_616
+
+
+@pytest.mark.parametrize("stem_norm", ["batch", "instance"])
+def test_stem_norm(stem_norm: str) -> None:
+    model = build_child(2, width=0.25, stem_norm=stem_norm)
+    assert isinstance(model.conv1.norm, {"batch": nn.BatchNorm2d, "instance": InstanceNorm}[stem_norm])
+    assert model.stem_norm == stem_norm
+
+
+def test_default_is_osnet_ain() -> None:
+    model = build_child(2)
+    assert GENOTYPE == Genotype.named("osnet_ain") == model.genotype
+    assert model.stem_norm == "instance"
+    assert model.conv1.conv.out_channels == 64
+
+
+def test_blocks_follow_the_genotype() -> None:
+    genotype = Genotype.from_blocks(["OSBlockINv3", "OSBlockINv2", "OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlock"])
+    placements = [
+        block.placement for block in build_child(2, genotype, width=0.25).blocks if isinstance(block, OSBlock)
+    ]
+    assert [tuple(p) for p in placements] == [(1, 1), (0, 1), (0, 0), (1, 0), (0, 1), (0, 0)]
+
+
+def test_triplet_loss_takes_logits_and_features() -> None:
+    torch.manual_seed(0)
+    softmax, triplet = build_child(4, width=0.25), build_child(4, width=0.25, loss="triplet")
+    triplet.load_state_dict(softmax.state_dict())
+    images = draw_images(batch=3)
+    triplet.train()
+    logits, features = triplet(images)
+    torch.testing.assert_close(logits, softmax.train()(images))
+    torch.testing.assert_close(triplet.classifier.forward(features), logits)
+    assert features.shape == (3, FEATURE_DIM)
+    torch.testing.assert_close(triplet.eval()(images), softmax.eval()(images))
+
+
+@pytest.mark.parametrize("name", CANDIDATE_NAMES)
+@pytest.mark.parametrize("stem_norm", ["batch", "instance"])
+def test_every_parameter_gets_a_gradient(name: str, stem_norm: str) -> None:
+    torch.manual_seed(0)
+    model = build_child(5, Genotype.from_blocks([name] * 6), 0.25, stem_norm).double().train()
+    wake_gates(model)
+    nn.functional.cross_entropy(model(draw_images(batch=8).double()), torch.arange(8) % 5).backward()
+    for parameter_name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None, parameter_name
+        assert torch.isfinite(gradient).all(), parameter_name
+        assert gradient.abs().max() > 0, parameter_name
+
+
+def test_initialisation() -> None:
+    torch.manual_seed(0)
+    model = build_child(100, width=1.0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | InstanceNorm):
+            assert module.weight is not None and module.bias is not None
+            assert (module.weight == 1).all() and (module.bias == 0).all()
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            assert (module.bias == 0).all()
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            expected = (2 / fan_out) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.06)
+    for name in ("classifier.weight", "fc.0.weight"):
+        assert model.get_parameter(name).std().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_evaluation_judges_each_image_alone() -> None:
+    model = build_child(4, width=0.25).double().eval()
+    images = draw_images(batch=3).double()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-10, atol=1e-10)
+
+
+def test_same_seed_gives_same_network() -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        states.append(build_child(3, width=0.25).state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"width": 0.3}, "width 0.3: allowed are 1.0, 0.75, 0.5, 0.25"),
+        ({"stem_norm": "layer"}, "norm 'layer': allowed are batch, instance"),
+        ({"loss": "arcface"}, "loss 'arcface': allowed are softmax, triplet"),
+        ({"genotype": Genotype(("OSBlok", "OSBlock"), ("OSBlock",) * 2, ("OSBlock",) * 2)}, "did you mean 'OSBlock'"),
+        ({"genotype": Genotype(("OSBlock",), ("OSBlock",) * 2, ("OSBlock",) * 2)}, "conv2 needs two"),  # type: ignore[arg-type]
+    ],
+)
+def test_mistakes_are_told(arguments: dict, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_child(2, **arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_convolutions_before_a_norm_have_no_bias() -> None:
+    layers = [m for m in build_child(2, width=0.25).modules() if isinstance(m, ConvNormReLU)]
+    assert len(layers) == 10  # stem, two transitions, conv5, six blocks' first
+    assert all(layer.conv.bias is None for layer in layers)
+
+
+def test_state_dicts_of_genotypes_differ_only_in_the_norms() -> None:
+    names = [set(build_child(2, Genotype.from_blocks([c] * 6), 0.25).state_dict()) for c in CANDIDATE_NAMES]
+    for first, second in itertools.combinations(names, 2):
+        assert all(".norm_inside." in name or ".norm_outside." in name for name in first ^ second)

@@ -1,0 +1,141 @@
+"""Converts weights between Torchreid's files and this project's checkpoints.
+
+    python -m tools.convert_weights import osnet_ain_x1_0.pth osnet_ain.pt
+    python -m tools.convert_weights export checkpoints/best.pt osnet_ain_ours.pth
+
+The network (genotype, width, stem norm, identities; child or super-network) is read off the weights and printed. Every
+tensor is checked against it before anything is written. An imported checkpoint is for ``model.load_weights``, which
+also takes Torchreid's file itself.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from osnet_blocks import WIDTHS
+from osnet_child import build_child
+from osnet_nas import build_supernet
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.torchreid_weights import (
+    SCHEMES,
+    TorchreidNetwork,
+    describe_torchreid_weights,
+    export_torchreid_weights,
+    load_torchreid_weights,
+    read_torchreid_weights,
+    rename_to_torchreid,
+)
+
+
+def import_weights(source: Path, target: Path) -> TorchreidNetwork:
+    """Writes a Torchreid file's weights as a checkpoint of this project and returns what network they are of.
+
+    Raises:
+        UserError: the file cannot be read or does not hold one whole OSNet, or ``target`` cannot be written.
+    """
+    weights = read_torchreid_weights(source)
+    model, network = _build_network(source, weights)
+    save_checkpoint(target, {"identity": _identify(network), "model": _stored(model.state_dict(), network)})
+    return network
+
+
+def export_weights(source: Path, target: Path, scheme: str) -> TorchreidNetwork:
+    """Writes a checkpoint's weights as a file that Torchreid loads and returns what network they are of.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not hold one whole network, Torchreid has no such network
+            under ``scheme``, or ``target`` cannot be written.
+    """
+    state = load_checkpoint(source).get("model")
+    if not isinstance(state, Mapping):
+        raise UserError(f"{source}: the checkpoint holds no model")
+    model, network = _build_network(source, rename_to_torchreid(read_torchreid_weights(state)))
+    exported = _stored(export_torchreid_weights(model, scheme), network)
+    write_atomically(target, lambda file: torch.save(exported, file))
+    return network
+
+
+def _build_network(source: Path, weights: Mapping[str, Tensor]) -> tuple[nn.Module, TorchreidNetwork]:
+    """Builds the network that Torchreid's weights are of and loads them, all of them checked."""
+    try:
+        network = describe_torchreid_weights(weights)
+        num_classes = 1 if network.num_classes is None else network.num_classes
+        width = _find_width(network)
+        model: nn.Module
+        if network.genotype is None:
+            model = build_supernet(num_classes, width)
+        else:
+            model = build_child(num_classes, network.genotype, width, network.stem_norm)
+        load_torchreid_weights(model, weights)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return model, network
+
+
+def _stored(state: Mapping[str, Tensor], network: TorchreidNetwork) -> dict[str, Tensor]:
+    """Leaves out the classifier that a network had to be built with when the source has none."""
+    return {k: v for k, v in state.items() if network.num_classes is not None or not k.startswith("classifier.")}
+
+
+def _identify(network: TorchreidNetwork) -> dict[str, Any]:
+    """Returns what ``model.load_weights`` compares with the network of the config (see ``build.build_network``)."""
+    name = "osnet_nas" if network.genotype is None else "osnet_child"
+    identity = {"name": name, "width": _find_width(network), "loss": "softmax", "num_classes": network.num_classes}
+    if network.genotype is None:
+        return identity
+    return {**identity, "genotype": list(network.genotype.blocks), "stem_norm": network.stem_norm}
+
+
+def _find_width(network: TorchreidNetwork) -> float:
+    for width, (stem_channels, *_) in WIDTHS.items():
+        if stem_channels == network.stem_channels:
+            return width
+    raise UserError(f"no OSNet has a stem of {network.stem_channels} channels")
+
+
+def _print_network(network: TorchreidNetwork) -> None:
+    kind = "super-network" if network.genotype is None else "child"
+    classes = "no classifier" if network.num_classes is None else f"{network.num_classes} identities"
+    print(f"{kind}: width {_find_width(network)}, {network.stem_norm} stem norm, {classes}")
+    if network.genotype is not None:
+        print(network.genotype)
+        print(repr(network.genotype))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
+    parser = argparse.ArgumentParser(prog="convert_weights", description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, reads, writes in (
+        ("import", "Torchreid's file", "checkpoint of this project"),
+        ("export", "checkpoint of this project", "file that Torchreid loads"),
+    ):
+        options = commands.add_parser(command, help=f"{reads} → {writes}")
+        options.add_argument("source", type=Path, help=reads)
+        options.add_argument("target", type=Path, help=f"{writes}; an existing one is replaced")
+        if command == "export":
+            options.add_argument(
+                "--scheme", choices=SCHEMES, default="ain", help="Torchreid's naming; osnet: for its osnet, osnet_ibn"
+            )
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "import":
+            network = import_weights(given.source, given.target)
+        else:
+            network = export_weights(given.source, given.target, given.scheme)
+    except UserError as error:
+        print(f"convert_weights: {error}", file=sys.stderr)
+        return 2
+    _print_network(network)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
