@@ -126,6 +126,7 @@ def build_trainer(
 ) -> Trainer:
     """Builds the trainer of a search or of a child; ``evaluate`` scores the network."""
     model, train = network.model, cfg.train
+    assert data.train is not None
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
     wrapped = runtime.wrap(model, train.sync_bn)

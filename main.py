@@ -32,9 +32,9 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="augmentations, such as random_flip")
     parser.add_argument("--gpu-devices", metavar="0,1", help="GPUs to use (default: all that are visible)")
     parser.add_argument(
-        "settings", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any setting, such as train.lr 0.05"
+        "settings", nargs="*", metavar="KEY VALUE", help="any setting, such as train.lr 0.05"
     )
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 def collect_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from yacs.config import CfgNode
 
 from build import Network, build_network, build_prepare, build_trainer, check_identity, load_weights
-from datasets.build import Data, build_loaders
+from datasets.build import Data, build_loaders, build_targets
 from default_config import check_same_run, config_hash
 from engine.evaluator import Scores, build_protocols, evaluate_targets, format_scores
 from engine.search import (
@@ -60,8 +60,11 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
     checkpoint = load_resumed(cfg, folder)
     if not cfg.test.evaluate and checkpoint is None:
         refuse_earlier_run(folder)
-    data = build_loaders(cfg, runtime.device, runtime.rank, runtime.world_size)
-    network = build_network(cfg, data.num_train_pids)
+    # a search's network is scored after its BN statistics are recalibrated, which takes training images
+    needs_training_data = not cfg.test.evaluate or cfg.model.name == "osnet_nas"
+    build_data = build_loaders if needs_training_data else build_targets
+    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
+    network = build_network(cfg, max(data.num_train_pids, 1))
     if cfg.model.load_weights:
         load_weights(network, cfg.model.load_weights)
     if cfg.test.evaluate:
@@ -164,6 +167,7 @@ def evaluate(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> di
     prepare = build_prepare(cfg, data, runtime.device)
     model: nn.Module = network.model
     if isinstance(network.model, SuperNet):
+        assert data.train is not None
         model = derive_network(network.model, network.identity["num_classes"], cfg.model.width)
         model.to(runtime.device)
         batches = islice(data.train.batches(0), RECALIBRATION_BATCHES)

@@ -1,0 +1,77 @@
+"""What all tests share: one computing thread, quiet logs between tests, and a small drawn data set."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from main import main
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log():
+    """Takes off the handlers that a run has put on the root logger."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if getattr(handler, "from_start_log", False):
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(logging.WARNING)
+
+
+def write_market_tree(root: Path, *, num_train: int = 6, num_test: int = 4, per_camera: int = 3, seed: int = 0) -> Path:
+    """Writes a tiny Market-1501: people are two colours, each image has noise and a camera's brightness.
+
+    Returns:
+        ``root``.
+    """
+    rng = np.random.default_rng(seed)
+    base = root / "market1501" / "Market-1501-v15.09.15"
+    for split, first, count in (("bounding_box_train", 1, num_train), ("test", 101, num_test)):
+        for pid in range(first, first + count):
+            top, bottom = rng.integers(30, 226, (2, 3))
+            for camera in (1, 2):
+                for number in range(per_camera):
+                    part = split if split != "test" else "query" if number == 0 else "bounding_box_test"
+                    pixels = np.concatenate([np.tile(top, (24, 24, 1)), np.tile(bottom, (24, 24, 1))])
+                    pixels = pixels + rng.normal(0, 12, pixels.shape) + 15 * camera
+                    path = base / part / f"{pid:04d}_c{camera}s1_{number:06d}_00.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def market_root(tmp_path_factory):
+    """A tiny data set in Market-1501's layout, not to be changed."""
+    return write_market_tree(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_market_root(tmp_path):
+    """The same, to be broken by a test."""
+    return write_market_tree(tmp_path / "data")
+
+
+# settings that make a run small: 36 training images, three batches an epoch
+SMALL = [
+    "model.width", "0.25", "data.height", "32", "data.width", "16", "data.workers", "0", "train.batch_size", "12",
+    "train.max_epoch", "2", "test.batch_size", "16", "test.ranks", "[1, 5]", "data.transforms", "[]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run_main(market_root, tmp_path):
+    """Runs main with small settings on the tiny data set; returns the exit code."""
+
+    def run(*words, root=market_root, save_dir=tmp_path / "run", name="osnet_child"):
+        settings = ["model.name", name, "data.save_dir", str(save_dir), *SMALL]
+        return main(["--root", str(root), *settings, *map(str, words)])
+
+    return run

@@ -1,0 +1,248 @@
+"""The main job end to end on a tiny data set: search, child, evaluation, resuming, what a run leaves."""
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from engine import trainer as trainer_module
+from genotype import Genotype
+from main import main, parse_arguments
+from utils.checkpoint import load_checkpoint
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path)["model"]
+
+
+def assert_same(a, b, where=""):
+    """Compares two checkpoints to the last bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{i}")
+    else:
+        assert a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)), where
+
+
+def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
+    assert run_main(name="osnet_nas") == 0
+    folder = tmp_path / "run"
+    names = {p.name for p in folder.iterdir() if not p.name.startswith("events")}
+    assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "architecture.png"}
+    assert any(p.name.startswith("events") for p in folder.iterdir())
+    genotype = Genotype.from_json(folder / "genotype.json")
+    log = (folder / "train.log").read_text()
+    for line in str(genotype).splitlines():
+        assert line in log
+    assert f"GENOTYPE = {genotype!r}" in log
+    probabilities = torch.tensor(genotype.found["probabilities"])
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(6))
+    assert probabilities.argmax(dim=1).tolist() == list(genotype.indices)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "not retrained" in metrics["scored"]
+    assert 0 <= metrics["targets"]["market1501"]["mAP"] <= 1
+    assert "probability" not in capsys.readouterr().err
+
+
+def test_found_genotype_is_retrained_and_evaluated(run_main, tmp_path):
+    Genotype.named("osnet_ibn").to_json(tmp_path / "genotype.json")
+    child = tmp_path / "child"
+    assert run_main("model.genotype", tmp_path / "genotype.json", "train.lr", 0.01, save_dir=child) == 0
+    trained = json.loads((child / "metrics.json").read_text())
+    assert trained["model"]["genotype"] == list(Genotype.named("osnet_ibn").blocks)
+    best = child / "checkpoints" / "best.pt"
+    words = ["model.genotype", tmp_path / "genotype.json", "test.evaluate", True, "model.load_weights", best]
+    assert run_main(*words, save_dir=tmp_path / "evaluation") == 0
+    evaluated = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert evaluated["targets"] == trained["targets"]
+
+
+def test_evaluation_beside_a_run_overwrites_nothing(run_main, tmp_path):
+    assert run_main("model.genotype", "osnet") == 0
+    folder = tmp_path / "run"
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    words = ["model.genotype", "osnet", "test.evaluate", True, "model.load_weights", folder / "checkpoints" / "last.pt"]
+    assert run_main(*words) == 0
+    assert {p: p.read_bytes() for p in before} == before
+    assert (folder / "metrics-2.json").exists()
+    assert (folder / "evaluate.log").exists()
+
+
+def test_evaluation_needs_no_training_data(run_main, own_market_root, tmp_path):
+    assert run_main("model.genotype", "osnet") == 0
+    words = ["-s", "dukemtmcreid", "-t", "market1501", "model.genotype", "osnet", "test.evaluate", "True",
+             "model.load_weights", tmp_path / "run" / "checkpoints" / "best.pt"]  # fmt: skip
+    assert run_main(*words, save_dir=tmp_path / "evaluation") == 0
+
+
+def test_child_learns(run_main, tmp_path):
+    assert run_main("model.genotype", "osnet_ain", "train.lr", 0.003, "train.max_epoch", 12) == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    losses = [float(line.split("loss ")[1].split()[0]) for line in log.splitlines() if "  loss " in line]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_named_genotype_brings_its_stem_norm(run_main, tmp_path):
+    assert run_main("model.genotype", "osnet", "train.max_epoch", 1) == 0
+    assert "conv1.norm.running_mean" in weights_of(tmp_path / "run" / "checkpoints" / "last.pt")
+
+
+@pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
+@pytest.mark.parametrize("extra", [[], ["train.optim", "sgd", "nas.mc_iter", 2, "data.transforms", "['random_flip']"]])
+def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extra):
+    words = ["train.max_epoch", 4, "train.lr_scheduler", "cosine", *extra]
+    assert run_main(*words, name=name, save_dir=tmp_path / "whole") == 0
+    saved = trainer_module.Trainer._finish_epoch
+
+    def stop_after_two(self, epoch, scores):
+        saved(self, epoch, scores)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "_finish_epoch", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            run_main(*words, name=name, save_dir=tmp_path / "parts")
+    last = tmp_path / "parts" / "checkpoints" / "last.pt"
+    torch.manual_seed(12345)  # a new process would start from anything
+    assert run_main(*words, "model.resume", last, name=name, save_dir=tmp_path / "parts") == 0
+    a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
+    for key in ("model", "optimizer", "scheduler", "task", "random", "progress"):
+        assert_same(a[key], b[key], key)
+    scores = [json.loads((tmp_path / part / "metrics.json").read_text())["targets"] for part in ("whole", "parts")]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
+def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_path, monkeypatch, capfd, number, name):
+    assert run_main(name=name, save_dir=tmp_path / "whole") == 0
+    step, count = trainer_module.Trainer._step, [0]
+
+    def signalled_step(self, batch):
+        count[0] += 1
+        if count[0] == 5:
+            signal.raise_signal(number)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "_step", signalled_step)
+        codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
+        assert run_main(name=name, save_dir=tmp_path / "parts") == codes[number]
+    assert "continue with: model.resume" in capfd.readouterr().out
+    progress = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (1, 2)
+    assert run_main("model.resume", "auto", name=name, save_dir=tmp_path / "parts") == 0
+    a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
+    for key in ("model", "optimizer", "scheduler", "task", "progress"):
+        assert_same(a[key], b[key], key)
+
+
+def test_auto_starts_anew_where_there_is_nothing_to_continue(run_main, tmp_path):
+    assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_path, capfd):
+    assert run_main(save_dir=tmp_path / "whole") == 0
+    assert run_main() == 0
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    content = last.read_bytes()
+    last.unlink()
+    last.write_bytes(content[: len(content) // 2])
+    assert run_main("model.resume", "auto") == 0
+    assert "trying the checkpoint before it" in capfd.readouterr().out
+    assert_same(weights_of(last), weights_of(tmp_path / "whole" / "checkpoints" / "last.pt"))
+
+
+def test_every_evaluation_and_the_best_are_kept(run_main, tmp_path):
+    assert run_main("test.eval_freq", 1, "train.max_epoch", 3, "test.rerank", True, "test.flip", True) == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("after epoch") == 3
+    targets = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]
+    assert set(targets) == {"market1501", "market1501+rerank"}
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["progress"]["best"]
+    assert best >= sum(t["mAP"] for t in targets.values()) / 2 - 1e-12
+
+
+def test_several_targets_are_all_scored(run_main, market_root, own_market_root, tmp_path):
+    duke = own_market_root / "dukemtmc-reid"
+    (own_market_root / "market1501").rename(duke)
+    (duke / "Market-1501-v15.09.15").rename(duke / "DukeMTMC-reID")
+    (own_market_root / "market1501").symlink_to(market_root / "market1501")
+    words = ["-s", "market1501", "dukemtmcreid", "-t", "market1501", "dukemtmcreid", "train.max_epoch", "1"]
+    assert run_main(*words, root=own_market_root) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["targets"]) == ["market1501", "dukemtmcreid"]
+    assert metrics["model"]["num_classes"] == 12
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss.name", "triplet", "sampler.train_sampler", "RandomIdentitySampler"],
+        ["loss.name", "triplet", "loss.triplet.weight_x", 1.0, "sampler.train_sampler", "RandomIdentitySampler"],
+        ["train.fixbase_epoch", 1],
+        ["train.staged_lr", True, "train.optim", "radam"],
+        ["train.amp", "bf16", "train.clip_grad_norm", 1.0],
+        ["train.channels_last", False, "train.optim", "rmsprop"],
+        ["nas.sample_scope", "replica", "data.combineall", True],
+    ],
+)
+@pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
+def test_settings_run(run_main, tmp_path, name, words):
+    assert run_main(*words, "sampler.num_instances", 3, name=name) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_fixed_layers_do_not_move(run_main, tmp_path):
+    words = ["train.fixbase_epoch", 1, "train.max_epoch", 1, "train.open_layers", "['classifier']"]
+    assert run_main(*words, name="osnet_child") == 0
+    torch.manual_seed(1)
+    from osnet_child import build_child
+
+    fresh = build_child(6, width=0.25).state_dict()
+    after = weights_of(tmp_path / "run" / "checkpoints" / "last.pt")
+    for name, tensor in fresh.items():
+        assert torch.equal(tensor, after[name]) == (not name.startswith("classifier")), name
+
+
+def test_merged_config_is_written_and_loads_again(run_main, tmp_path):
+    assert run_main("train.max_epoch", 1, "train.lr", 0.123) == 0
+    path = tmp_path / "run" / "config.yaml"
+    assert yaml.safe_load(path.read_text())["train"]["lr"] == 0.123
+    assert run_main("--config-file", path, save_dir=tmp_path / "again") == 0
+
+
+def test_help_names_the_flows_and_flags(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("search", "train", "evaluate", "--config-file", "--root", "--sources", "--gpu-devices", "KEY VALUE"):
+        assert word in text
+
+
+def test_flags_may_follow_pairs():
+    arguments = parse_arguments(["test.eval_freq", "-1", "--root", "x", "train.lr", "0.1"])
+    assert arguments.root == "x"
+    assert arguments.settings == ["test.eval_freq", "-1", "train.lr", "0.1"]
+
+
+def test_pairs_may_follow_a_list_of_names():
+    arguments = parse_arguments(["-s", "market1501", "train.lr", "0.1"])
+    from main import collect_overrides
+
+    assert collect_overrides(arguments) == {"data.sources": ["market1501"], "train.lr": 0.1}
