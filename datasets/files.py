@@ -1,0 +1,79 @@
+"""How the readers list image files and take their names apart."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets.base import require_folder
+from utils.errors import UserError
+
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image by its ending, in either case; hidden files (``._0001.jpg``) never do."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    return ending in IMAGE_ENDINGS and not name.startswith(".")
+
+
+def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) -> list[str]:
+    """Lists the names of the image files in ``folder``, sorted, without looking into the files.
+
+    Links are followed; folders and files of other endings are passed over.
+
+    Args:
+        folder: Where to look; folders below it are not entered.
+        expected: What should be there, for the message.
+        allow_empty: Return an empty list instead of raising an error where there is no image.
+
+    Raises:
+        UserError: no such folder, no image in it, or a link that leads nowhere.
+    """
+    require_folder(folder, expected)
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_image_name(entry.name):
+                continue
+            if entry.is_file():
+                names.append(entry.name)
+            elif not entry.is_dir():
+                raise UserError(f"{entry.path} is a link that leads to no file: restore the file or remove the link")
+    if not names and not allow_empty:
+        raise UserError(f"no image in {folder}: expected {expected}")
+    return sorted(names)
+
+
+def list_folder_names(folder: Path, expected: str) -> list[str]:
+    """Lists the names of the folders in ``folder``, sorted; links are followed, hidden ones passed over.
+
+    Raises:
+        UserError: no such folder; ``expected`` says what should be there.
+    """
+    require_folder(folder, expected)
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def match_name(path: str, pattern: re.Pattern[str], expected: str) -> re.Match[str]:
+    """Matches ``pattern`` at the start of a path's file name.
+
+    Raises:
+        UserError: no match; the message names the file and says what was ``expected``.
+    """
+    match = pattern.match(path.rsplit("/", 1)[-1])
+    if match is None:
+        raise UserError(f"cannot tell person and camera from the name of {path}: expected {expected}")
+    return match
+
+
+def match_images(folder: Path, pattern: re.Pattern[str], expected: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """Yields path and match of each image in ``folder``, in the order of the names.
+
+    Raises:
+        UserError: as ``list_image_names`` and ``match_name``.
+    """
+    for name in list_image_names(folder, expected):
+        path = f"{folder}/{name}"
+        yield path, match_name(path, pattern, expected)
