@@ -1,0 +1,194 @@
+"""Images a second of the training pipeline beside a plain Pillow and torchvision one, and its workers' memory.
+
+    python -m benchmarks.data_pipeline [--root ROOT] [--images 4096] [--seconds 4] [--memory-epochs 5]
+
+Both pipelines decode, resize to 256 × 128, flip, jitter and normalise the same files and hand batches of 64 float
+images to the main process; every figure is the best of several short turns, taken in alternation, so that other load
+on the machine hits all of them alike. ROOT holds Market-1501; without it JPEGs of its size (128 × 64) are drawn.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from datasets.base import ReadOptions, Sample, merge_sources
+from datasets.cache import ImageCache, open_cache
+from datasets.loaders import Preparer, TrainLoader
+from datasets.market1501 import read_market1501
+from datasets.samplers import RandomSampler
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Pipeline
+from utils.log import format_table
+
+HEIGHT, WIDTH, BATCH_SIZE, TURNS = 256, 128, 64, 5
+TRANSFORMS = ("random_flip", "color_jitter")
+
+
+class PlainDataset(Dataset[tuple[Tensor, int]]):
+    """What most projects do: one Pillow image after the other through torchvision's transforms."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.samples = samples
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((HEIGHT, WIDTH)),
+                transforms.RandomHorizontalFlip(),
+                transforms.ColorJitter(brightness=0.2, contrast=0.15),
+                transforms.ToTensor(),
+                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.samples[index].path) as image:
+            return self.transform(image.convert("RGB")), self.samples[index].pid
+
+
+def draw_images(folder: Path, count: int) -> list[Sample]:
+    """Draws JPEGs of Market-1501's size, with detail so that they decode no faster than photographs."""
+    samples = []
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((64, 128), Image.Resampling.BICUBIC)).astype(int)
+        noisy = (pixels + rng.integers(-20, 21, pixels.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{index:05}.jpg", quality=90)
+        samples.append(Sample(str(folder / f"{index:05}.jpg"), index // 8, index % 6))
+    return samples
+
+
+def repeat_epochs(start: Callable[[int], Iterable[object]]) -> Iterator[object]:
+    """Yields batches without end, epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from start(epoch)
+        epoch += 1
+
+
+def run_plain(samples: list[Sample], workers: int) -> Iterator[object]:
+    """The plain pipeline."""
+    loader = DataLoader(
+        PlainDataset(samples), BATCH_SIZE, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True
+    )
+    return repeat_epochs(lambda epoch: loader)
+
+
+def build_loader(samples: list[Sample], workers: int, cache: ImageCache | None, late: bool) -> TrainLoader:
+    """This project's loader."""
+    return TrainLoader(
+        samples,
+        RandomSampler(samples, seed=1),
+        batch_size=BATCH_SIZE,
+        height=HEIGHT,
+        width=WIDTH,
+        pipeline=Pipeline(TRANSFORMS, HEIGHT, WIDTH, seed=1),
+        workers=workers,
+        cache=cache,
+        augment_on_device=late,
+        pin_memory=late and torch.cuda.is_available(),
+    )
+
+
+def run_ours(samples: list[Sample], workers: int, cache: ImageCache | None, late: bool) -> Iterator[object]:
+    """This project's pipeline; ``late`` leaves augmentation and normalisation to a GPU, or out where there is none."""
+    loader = build_loader(samples, workers, cache, late)
+    if late and not torch.cuda.is_available():
+        return repeat_epochs(loader.batches)
+    device = torch.device("cuda" if late else "cpu")
+    prepare = Preparer(pipeline=Pipeline(TRANSFORMS, HEIGHT, WIDTH, seed=1))
+    return (prepare(batch, device) for batch in repeat_epochs(loader.batches))  # type: ignore[arg-type]
+
+
+def measure_turn(batches: Iterator[object], seconds: float) -> float:
+    """Takes batches for a while after eight to warm up; returns images a second."""
+    for _ in range(8):
+        next(batches)
+    started, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds:
+        next(batches)
+        count += BATCH_SIZE
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return count / passed
+
+
+def compare(samples: list[Sample], cache: ImageCache, workers: int, seconds: float) -> None:
+    """Prints images a second and ratios for one number of workers."""
+    late = "augmented on the GPU" if torch.cuda.is_available() else "host part alone, as for a GPU"
+    makers = {
+        "plain": lambda: run_plain(samples, workers),
+        "ours": lambda: run_ours(samples, workers, None, False),
+        "ours, RAM cache": lambda: run_ours(samples, workers, cache, False),
+        f"ours, {late}": lambda: run_ours(samples, workers, None, True),
+        f"ours, RAM cache, {late}": lambda: run_ours(samples, workers, cache, True),
+    }
+    turns: dict[str, list[float]] = {name: [] for name in makers}
+    for _ in range(TURNS):
+        for name, make in makers.items():  # each turn has its own workers: idle ones of others would only wait
+            turns[name].append(measure_turn(make(), seconds / TURNS))
+    rows = []
+    for name, rates in turns.items():
+        ratios = [rate / plain for rate, plain in zip(rates, turns["plain"], strict=True)]
+        rows.append((name, f"{max(rates):,.0f}", f"{max(rates) / max(turns['plain']):.1f}",
+                     f"{statistics.median(ratios):.1f}"))  # fmt: skip
+    print(format_table((f"{workers} worker(s)", "images/s", "ratio of bests", "median ratio"), rows), "\n")
+
+
+def read_worker_memory() -> float:
+    """Private memory of this process's workers, MB: what they do not share with it or with each other."""
+    total = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            rollup = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+    return total / 1024
+
+
+def watch_memory(samples: list[Sample], epochs: int) -> None:
+    """Prints the memory of two workers after each epoch: a leak would grow."""
+    loader = build_loader(samples, 2, None, late=False)
+    sizes = []
+    for epoch in range(epochs):
+        for _ in loader.batches(epoch):
+            pass
+        sizes.append(read_worker_memory())
+    print("private memory of 2 workers after each epoch, MB:", " ".join(f"{size:.1f}" for size in sizes))
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="folder that holds market1501/; none: drawn images")
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
+    parser.add_argument("--memory-epochs", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.root:
+            samples = merge_sources([read_market1501(args.root, ReadOptions()).train])[: args.images]
+        else:
+            samples = draw_images(Path(folder), args.images)
+        print(f"{len(samples)} images, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}\n")
+        cache = open_cache("ram", [s.path for s in samples], HEIGHT, WIDTH, Path(folder))
+        assert cache is not None
+        for workers in (1, 2):
+            compare(samples, cache, workers, args.seconds)
+        watch_memory(samples, args.memory_epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""From the configuration to loaders, with everything checked that can be checked before the first batch."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from datasets import DATASETS
+from datasets.base import (
+    ReadOptions,
+    Sample,
+    Splits,
+    check_protocol,
+    check_training,
+    count_identities,
+    merge_sources,
+    training_samples,
+)
+from datasets.cache import open_cache
+from datasets.integrity import find_broken
+from datasets.loaders import EvalLoader, Preparer, TrainLoader
+from datasets.samplers import SAMPLERS, Sampler, SamplerOptions
+from datasets.transforms import Pipeline
+from utils.errors import UserError
+from utils.log import format_table
+from utils.suggest import nearest
+
+logger = logging.getLogger(__name__)
+
+_NAMED_FILES = 10  # how many broken files a message names
+
+
+@dataclass(frozen=True)
+class Target:
+    """A data set to be tested on."""
+
+    query: EvalLoader
+    gallery: EvalLoader
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is judged on.
+
+    Attributes:
+        train: Training batches, None in a run without training.
+        targets: By data set name, in the configuration's order.
+        preparer: Turns a batch into the network's input.
+        num_train_pids: Training identities; labels are 0 … num_train_pids - 1.
+        num_train_cams: Training cameras, those of different sources counted apart.
+        sources: The training images of each source, by name.
+    """
+
+    train: TrainLoader | None
+    targets: dict[str, Target]
+    preparer: Preparer
+    num_train_pids: int
+    num_train_cams: int
+    sources: Mapping[str, Sequence[Sample]]
+
+    def summary(self) -> str:
+        """A table of identities, images and cameras of every part."""
+        parts = [(name, "train", samples) for name, samples in self.sources.items()]
+        for name, target in self.targets.items():
+            parts += [(name, "query", target.query.samples), (name, "gallery", target.gallery.samples)]
+        rows = [
+            (name, part, count_identities(samples), len(samples), len({s.camid for s in samples}))
+            for name, part, samples in parts
+        ]
+        return format_table(("data set", "part", "identities", "images", "cameras"), rows)
+
+
+def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+    """Builds training and evaluation loaders.
+
+    Args:
+        cfg: The frozen configuration.
+        device: Where the network is; on a GPU the augmentation runs there too.
+        rank: Of this process, from 0.
+        world_size: Number of processes.
+
+    Raises:
+        UserError: data or settings that cannot work.
+    """
+    target_names = list(cfg.data.targets) or list(cfg.data.sources)
+    splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
+    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
+    sources = drop_broken(sources, cfg.data.on_corrupt == "skip")
+    for name, images in sources.items():
+        check_training(name, images)
+    samples = merge_sources(sources.values())
+    num_pids = count_identities(samples)
+    if num_pids < 2:
+        raise UserError(
+            f"the training data ({', '.join(sources)}) has {len(samples)} images of {num_pids} identities; "
+            "learning to tell people apart needs at least 2"
+        )
+    pipeline = Pipeline(cfg.data.transforms, cfg.data.height, cfg.data.width, tuple(cfg.data.norm_mean), cfg.train.seed)
+    train = _build_train_loader(cfg, samples, pipeline, device, rank, world_size)
+    targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size)
+    num_cams = len({s.camid for s in samples})
+    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources)
+
+
+def build_targets(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+    """Builds the evaluation loaders alone, for a run without training; reads nothing of the sources.
+
+    Raises:
+        UserError: data or settings that cannot work.
+    """
+    names = list(cfg.data.targets) or list(cfg.data.sources)
+    targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size)
+    return Data(None, targets, build_preparer(cfg), 0, 0, {})
+
+
+def build_preparer(cfg: CfgNode, pipeline: Pipeline | None = None) -> Preparer:
+    """Builds what turns batches into the network's input; ``pipeline`` is needed for training on a GPU."""
+    return Preparer(tuple(cfg.data.norm_mean), tuple(cfg.data.norm_std), pipeline, cfg.train.channels_last)
+
+
+def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) -> Sampler:
+    """Builds the training sampler that ``sampler.train_sampler`` names.
+
+    Raises:
+        UserError: an unknown name, or settings that the data or the number of processes rule out.
+    """
+    name = cfg.sampler.train_sampler
+    if name not in SAMPLERS:
+        raise UserError(
+            f"sampler.train_sampler: unknown sampler {name!r}{nearest(name, SAMPLERS)}; valid: {', '.join(SAMPLERS)}"
+        )
+    batch_size, num_instances = cfg.train.batch_size, cfg.sampler.num_instances
+    if batch_size > len(samples):
+        raise UserError(f"train.batch_size {batch_size} is larger than the {len(samples)} training images; lower it")
+    if name == "RandomIdentitySampler" and (batch_size // world_size) % max(1, num_instances):
+        raise UserError(
+            f"train.batch_size {batch_size} gives each of {world_size} processes {batch_size // world_size} images, no "
+            f"multiple of sampler.num_instances {num_instances}"
+        )
+    options = SamplerOptions(cfg.train.seed, batch_size, num_instances, cfg.sampler.num_cams, cfg.sampler.num_datasets)
+    return SAMPLERS[name](samples, options)
+
+
+def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
+    """Reads each of the named data sets once.
+
+    Raises:
+        UserError: an unknown name, no name, or a reader's complaint.
+    """
+    options = ReadOptions(
+        split_id=cfg.data.split_id,
+        market1501_500k=cfg.market1501.use_500k_distractors,
+        cuhk03_labeled=cfg.cuhk03.labeled_images,
+        cuhk03_classic_split=cfg.cuhk03.classic_split,
+        synthetic=dict(cfg.synthetic),
+    )
+    names = list(dict.fromkeys(names))
+    if not names:
+        raise UserError("data.sources and data.targets are empty; name at least one data set")
+    for name in names:
+        if name not in DATASETS:
+            raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
+    return {name: DATASETS[name](Path(cfg.data.root), options) for name in names}
+
+
+def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sample]]:
+    """Takes images that cannot be read out of every list.
+
+    Args:
+        parts: Lists of samples by a name for messages.
+        skip: Go on without the broken images, with a warning that names them.
+
+    Raises:
+        UserError: there are broken images and ``skip`` is false.
+    """
+    broken = dict(find_broken(sorted({s.path for samples in parts.values() for s in samples})))
+    if not broken:
+        return parts
+    named = "; ".join(f"{path} ({reason})" for path, reason in list(broken.items())[:_NAMED_FILES])
+    rest = f"; and {len(broken) - _NAMED_FILES} more" if len(broken) > _NAMED_FILES else ""
+    message = f"{len(broken)} broken image(s) in {', '.join(parts)}: {named}{rest}"
+    if not skip:
+        raise UserError(f"{message}; restore the files, or set data.on_corrupt skip to go on without them")
+    logger.warning("left out: %s", message)
+    return {name: [s for s in samples if s.path not in broken] for name, samples in parts.items()}
+
+
+def _build_train_loader(
+    cfg: CfgNode, samples: Sequence[Sample], pipeline: Pipeline, device: torch.device, rank: int, world_size: int
+) -> TrainLoader:
+    height, width = cfg.data.height, cfg.data.width
+    sampler = build_sampler(cfg, samples, world_size)
+    folder = Path(cfg.data.root) / "image-cache"
+    skip = cfg.data.on_corrupt == "skip"
+    return TrainLoader(
+        samples,
+        sampler,
+        batch_size=cfg.train.batch_size,
+        height=height,
+        width=width,
+        pipeline=pipeline,
+        workers=_count_workers(cfg),
+        rank=rank,
+        world_size=world_size,
+        cache=open_cache(cfg.data.cache, [s.path for s in samples], height, width, folder, skip),
+        on_corrupt=cfg.data.on_corrupt,
+        pin_memory=device.type == "cuda",
+        augment_on_device=device.type == "cuda",
+    )
+
+
+def _count_workers(cfg: CfgNode) -> int:
+    """``data.workers``, but no more than there are processors: more would only get in each other's way."""
+    return min(cfg.data.workers, len(os.sched_getaffinity(0)))
+
+
+def _build_targets(
+    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int
+) -> dict[str, Target]:
+    targets = {}
+    for name, part in splits.items():
+        lists = drop_broken(
+            {f"{name} query": list(part.query), f"{name} gallery": list(part.gallery)}, cfg.data.on_corrupt == "skip"
+        )
+        query, gallery = lists.values()
+        check_protocol(name, query, gallery)
+        loaders = [
+            EvalLoader(
+                samples,
+                batch_size=cfg.test.batch_size,
+                height=cfg.data.height,
+                width=cfg.data.width,
+                workers=_count_workers(cfg),
+                rank=rank,
+                world_size=world_size,
+                pin_memory=device.type == "cuda",
+            )
+            for samples in (query, gallery)
+        ]
+        targets[name] = Target(*loaders)
+    return targets

@@ -1,0 +1,213 @@
+"""Decoded training images, kept at the input size in one memory-mapped file for all processes of a machine."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.decode import CorruptImageError, decode_image, resize
+from utils.errors import UserError
+from utils.log import progress
+
+logger = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_BLOCK = 64  # images that a thread decodes at a time
+_FORMAT = 1  # raised whenever decoding or the layout of the file changes
+
+
+class ImageCache:
+    """Images by number, read-only; any number of processes map the same file.
+
+    The file holds the images, (N, 3, H, W) uint8, and behind them one byte an image: 1 where it could be read.
+    """
+
+    def __init__(self, path: Path, num_images: int, height: int, width: int) -> None:
+        self._arguments = (path, num_images, height, width)
+        content = np.memmap(path, np.uint8, mode="c")  # copy-on-write: torch warns of arrays it may not write to
+        pixels = num_images * 3 * height * width
+        self._images = torch.from_numpy(content[:pixels]).view(num_images, 3, height, width)
+        self._readable = content[pixels:]
+
+    def __reduce__(self) -> tuple[type["ImageCache"], tuple[Path, int, int, int]]:
+        return ImageCache, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Image ``index``, (3, H, W) uint8; a view that must not be written to."""
+        return self._images[index]
+
+    def is_readable(self, index: int) -> bool:
+        """Whether the file of image ``index`` could be read when the cache was filled."""
+        return bool(self._readable[index])
+
+
+def open_cache(
+    kind: str, paths: Sequence[str], height: int, width: int, folder: Path, skip_broken: bool = False
+) -> ImageCache | None:
+    """Opens the cache of a list of images, filling it first where no process of this machine has done so.
+
+    Args:
+        kind: "none"; "ram", a file in shared memory that goes with the last process that uses it; "disk", a file in
+            ``folder`` that stays.
+        paths: The image files.
+        height: Size of the cached images, px.
+        width: The same.
+        folder: For "disk".
+        skip_broken: Mark images that cannot be read instead of raising.
+
+    Returns:
+        The cache, None for "none".
+
+    Raises:
+        UserError: it does not fit, the folder cannot be written, or an image cannot be read.
+    """
+    if kind == "none":
+        return None
+    folder = _SHARED_MEMORY if kind == "ram" else folder
+    path = folder / f"reid-images-{os.getuid()}-{_compute_key(paths, height, width)}.u8"
+    try:
+        if kind == "disk":
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            _remove_leftovers(path)
+        lock = _lock(path.with_suffix(".lock"), path)
+    except OSError as error:
+        raise UserError(f"data.cache {kind}: cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        if not path.exists():
+            _fill(path, kind, paths, height, width, skip_broken)
+        cache = ImageCache(path, len(paths), height, width)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    except BaseException:
+        lock.close()
+        raise
+    if kind == "ram":
+        weakref.finalize(cache, _release, path, lock, os.getpid())
+    else:
+        lock.close()
+    return cache
+
+
+def _compute_key(paths: Sequence[str], height: int, width: int) -> str:
+    """A name for the images as they are now: files, their sizes and times, and the input size."""
+    digest = hashlib.sha256(f"{_FORMAT} {height} {width}".encode())
+    for path in paths:
+        try:
+            stat = Path(path).stat()
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            state = "missing"
+        digest.update(b"\0" + os.fsencode(path) + b"\0" + state.encode())
+    return digest.hexdigest()[:24]
+
+
+def _fill(path: Path, kind: str, paths: Sequence[str], height: int, width: int, skip_broken: bool) -> None:
+    """Decodes every image into a file beside ``path`` and renames it when it is whole."""
+    pixels = 3 * height * width
+    needed = len(paths) * (pixels + 1)
+    _check_room(kind, path.parent, needed, len(paths))
+    unfinished = path.with_suffix(".part")
+    try:
+        with unfinished.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, needed)
+        content = np.memmap(unfinished, np.uint8, mode="r+")
+        images = torch.from_numpy(content[: -len(paths)]).view(-1, 3, height, width)
+
+        def decode_into(index: int) -> bool:
+            try:
+                images[index].copy_(resize(decode_image(paths[index]), height, width))
+            except CorruptImageError:
+                if not skip_broken:
+                    raise
+                return False
+            return True
+
+        blocks = [range(at, min(at + _BLOCK, len(paths))) for at in range(0, len(paths), _BLOCK)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = pool.map(lambda block: [decode_into(index) for index in block], blocks)
+            for block, readable in zip(blocks, progress(decoded, len(blocks), "caching images"), strict=True):
+                content[images.numel() :][block.start : block.stop] = readable
+        content.flush()
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"data.cache {kind}: cannot write {path}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    logger.info("cached %d images (%.0f MB) in %s", len(paths), needed / 1e6, path)
+
+
+def _check_room(kind: str, folder: Path, needed: int, num_images: int) -> None:
+    available = shutil.disk_usage(folder).free
+    if kind == "ram":
+        available = min(available, _available_memory())
+    if needed > 0.95 * available:
+        raise UserError(
+            f"data.cache {kind}: {num_images} images need {needed / 1e6:,.2f} MB, {folder} has "
+            f"{available / 1e6:,.2f} MB available; use data.cache {'disk or ' if kind == 'ram' else ''}none"
+        )
+
+
+def _available_memory() -> int:
+    """Bytes that can be taken without swapping, as far as the machine or its container says."""
+    meminfo = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable"))
+    limit, used = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        available = min(available, int(text) - int(used.read_text()))
+    return available
+
+
+def _lock(path: Path, content: Path) -> IO[str]:
+    """Takes the lock of a cache: shared where ``content`` is there, which it then stays, else exclusive.
+
+    Every user keeps it shared; who fills or removes the cache needs it alone. It ends with the process at the latest.
+    """
+    while True:
+        file = path.open("a")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if not content.exists():
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            return file
+        file.close()  # another process removed the file while this one waited
+
+
+def _release(path: Path, lock: IO[str], owner: int) -> None:
+    """Removes a cache in shared memory unless another process uses it or this one is a fork of its owner."""
+    if os.getpid() != owner:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)
+    lock.close()
+
+
+def _remove_leftovers(kept: Path) -> None:
+    """Removes caches of this user in shared memory whose processes were killed before they could."""
+    for lock_path in sorted(kept.parent.glob(f"reid-images-{os.getuid()}-*.lock")):
+        if lock_path == kept.with_suffix(".lock"):
+            continue
+        with lock_path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            for leftover in (lock_path.with_suffix(".u8"), lock_path.with_suffix(".part"), lock_path):
+                leftover.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""Loaders from a config: what is built, and what is refused before the first batch."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from yacs.config import CfgNode
+
+from datasets.build import build_loaders, build_targets
+from default_config import load_config
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def write_market(root: Path, train_ids: int = 4, cameras: tuple[int, ...] = (1, 2)) -> Path:
+    """A tiny Market-1501: 2 images of each person under each camera; returns its folder."""
+    folder = root / "market1501" / "Market-1501-v15.09.15"
+    parts = {"bounding_box_train": range(1, 1 + train_ids), "query": [90, 91], "bounding_box_test": [0, 90, 91]}
+    for part, pids in parts.items():
+        (folder / part).mkdir(parents=True)
+        for pid in pids:
+            for camera in cameras:
+                for number in range(2):
+                    pixels = np.random.default_rng([pid, camera, number]).integers(0, 256, (40, 20, 3), dtype=np.uint8)
+                    name = f"{pid:04}_c{camera}s1_{number:06}_00.jpg"
+                    Image.fromarray(pixels).save(folder / part / name)
+    return folder
+
+
+def make_config(root: Path, **overrides: object) -> CfgNode:
+    small = {"data.height": 32, "data.width": 32, "data.workers": 0, "train.batch_size": 4, "data.root": str(root)}
+    return load_config([], small | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def test_loaders_and_summary(tmp_path: Path) -> None:
+    write_market(tmp_path)
+
+    data = build_loaders(make_config(tmp_path, data__transforms=["random_flip", "color_jitter"]), CPU)
+
+    assert data.train
+    assert (data.num_train_pids, data.num_train_cams, len(data.train)) == (4, 2, 4)
+    (batch, *_) = data.train.batches(0)
+    assert data.preparer(batch, CPU).shape == (4, 3, 32, 32)
+    assert list(data.targets) == ["market1501"]
+    assert [len(s) for s in (data.targets["market1501"].query.samples, data.targets["market1501"].gallery.samples)] == [
+        8,
+        12,
+    ]
+    table = [line.split() for line in data.summary().splitlines()]
+    assert ["market1501", "train", "4", "16", "2"] in table
+    assert ["market1501", "gallery", "3", "12", "2"] in table
+
+
+def test_combineall_trains_on_everybody_but_distractors(tmp_path: Path) -> None:
+    write_market(tmp_path)
+
+    data = build_loaders(make_config(tmp_path, data__combineall=True), CPU)
+
+    assert data.train
+    assert data.num_train_pids == 6
+    assert len(data.train.samples) == 16 + 8 + 8
+
+
+def test_targets_need_no_training_images(tmp_path: Path) -> None:
+    folder = write_market(tmp_path)
+    for path in (folder / "bounding_box_train").iterdir():
+        path.write_bytes(b"")  # readable by nobody
+
+    (target,) = build_targets(make_config(tmp_path), CPU).targets.values()
+
+    assert sum(len(batch.pids) for batch in target.gallery) == 12
+
+
+def test_a_cache_is_kept_beside_the_data(tmp_path: Path) -> None:
+    write_market(tmp_path)
+
+    build_loaders(make_config(tmp_path, data__cache="disk"), CPU)
+
+    assert len(list((tmp_path / "image-cache").glob("*.u8"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data__sources": ["market1051"]}, "unknown data set 'market1051'; did you mean 'market1501'"),
+        ({"data__transforms": ["colour_jitter"]}, "did you mean 'color_jitter'"),
+        ({"sampler__train_sampler": "RandomIdentitySample"}, "did you mean 'RandomIdentitySampler'"),
+        ({"train__batch_size": 17}, "batch_size 17 is larger than the 16 training images"),
+        (
+            {"sampler__train_sampler": "RandomDomainSampler", "sampler__num_cams": 3},
+            "num_cams 3: the training data has 2",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, overrides: dict[str, object], message: str) -> None:
+    write_market(tmp_path)
+
+    with pytest.raises(UserError, match=message) as caught:
+        build_loaders(make_config(tmp_path, **overrides), CPU)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_identity_is_refused(tmp_path: Path) -> None:
+    write_market(tmp_path, train_ids=1)
+
+    with pytest.raises(UserError, match=r"4 images of 1 identities; .* at least 2"):
+        build_loaders(make_config(tmp_path), CPU)
+
+
+def test_a_single_camera_cannot_be_tested(tmp_path: Path) -> None:
+    write_market(tmp_path, cameras=(1,))
+
+    with pytest.raises(UserError, match="under another camera"):
+        build_loaders(make_config(tmp_path), CPU)
+
+
+def test_processes_must_get_whole_identities(tmp_path: Path) -> None:
+    write_market(tmp_path)
+    cfg = make_config(
+        tmp_path, sampler__train_sampler="RandomIdentitySampler", sampler__num_instances=4, train__batch_size=8
+    )
+
+    train = build_loaders(cfg, CPU, rank=1, world_size=2).train
+    assert train
+    assert len(train) == 2
+    with pytest.raises(UserError, match="each of 4 processes 2 images, no multiple of"):
+        build_loaders(cfg, CPU, rank=1, world_size=4)
+
+
+@pytest.mark.parametrize("part", ["bounding_box_train", "query"])
+def test_broken_files_are_named_and_refused_or_left_out(
+    tmp_path: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_market(tmp_path)
+    first, second = sorted((folder / part).iterdir())[:2]
+    first.write_bytes(b"")
+    second.write_bytes(second.read_bytes()[:200])
+
+    with pytest.raises(UserError, match=f"2 broken image.*{first.name}.*{second.name}.*on_corrupt skip"):
+        build_loaders(make_config(tmp_path), CPU)
+    with caplog.at_level(logging.WARNING):
+        data = build_loaders(make_config(tmp_path, data__on_corrupt="skip"), CPU)
+
+    assert data.train
+    samples = data.train.samples if part == "bounding_box_train" else data.targets["market1501"].query.samples
+    assert not {str(first), str(second)} & {s.path for s in samples}
+    assert first.name in caplog.text
+    assert second.name in caplog.text
