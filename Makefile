@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/run.txt  ## search, retrain and compare on drawn data; results in demo/
-	$(RUN) tools/demo.py
+	$(RUN) -m tools.demo
 
 test: $(VENV)/dev.txt  ## all tests
 	$(RUN) -m pytest

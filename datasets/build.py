@@ -203,7 +203,7 @@ def _build_train_loader(
         height=height,
         width=width,
         pipeline=pipeline,
-        workers=_count_workers(cfg),
+        workers=_count_workers(cfg.data.workers),
         rank=rank,
         world_size=world_size,
         cache=open_cache(cfg.data.cache, [s.path for s in samples], height, width, folder, skip),
@@ -213,9 +213,9 @@ def _build_train_loader(
     )
 
 
-def _count_workers(cfg: CfgNode) -> int:
-    """``data.workers``, but no more than there are processors: more would only get in each other's way."""
-    return min(cfg.data.workers, len(os.sched_getaffinity(0)))
+def _count_workers(wanted: int) -> int:
+    """``wanted``, but no more than there are processors: more would only get in each other's way."""
+    return min(wanted, len(os.sched_getaffinity(0)))
 
 
 def _build_targets(
@@ -234,7 +234,7 @@ def _build_targets(
                 batch_size=cfg.test.batch_size,
                 height=cfg.data.height,
                 width=cfg.data.width,
-                workers=_count_workers(cfg),
+                workers=_count_workers(cfg.data.workers),
                 rank=rank,
                 world_size=world_size,
                 pin_memory=device.type == "cuda",
