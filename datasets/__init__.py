@@ -13,6 +13,7 @@ from datasets.market1501 import read_market1501
 from datasets.msmt17 import read_msmt17
 from datasets.prid import read_prid
 from datasets.sensereid import read_sensereid
+from datasets.synthetic import SYNTHETIC_READERS
 from datasets.university1652 import read_university1652
 from datasets.viper import read_viper
 
@@ -31,4 +32,21 @@ DATASETS: dict[str, Reader] = {
     "sensereid": read_sensereid,
     "university1652": read_university1652,
     "folder": read_folder,
+    **SYNTHETIC_READERS,
+}
+
+FOLDERS = {  # of each data set that is not drawn and not one's own: its folder below the root
+    "market1501": "market1501",
+    "dukemtmcreid": "dukemtmc-reid",
+    "msmt17": "msmt17",
+    "cuhk03": "cuhk03",
+    "cuhk01": "cuhk01",
+    "cuhk02": "cuhk02",
+    "cuhksysu": "cuhksysu",
+    "viper": "viper",
+    "grid": "grid",
+    "prid": "prid2011",
+    "ilids": "ilids",
+    "sensereid": "sensereid",
+    "university1652": "university1652",
 }

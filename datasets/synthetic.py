@@ -1,0 +1,197 @@
+"""Synthetic pedestrians: drawn from a seed into Market-1501's layout, one data set for each domain.
+
+People, cameras and images are random functions of their numbers: person 7 of domain b looks the same whatever else is
+drawn, on every machine. Domains differ in style, and have people and cameras of their own. What is drawn is kept below
+``<root>/synthetic`` and drawn only once.
+"""
+
+import logging
+import multiprocessing
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from datasets.base import Reader, ReadOptions, Splits
+from datasets.market1501 import read_market_layout
+from datasets.synthetic_domains import DOMAINS, Camera
+from datasets.synthetic_people import Draws, draw_person
+from utils.errors import UserError
+from utils.log import progress
+
+logger = logging.getLogger(__name__)
+
+RENDERER_VERSION = 3  # part of the cache's name: raised with every change to what is drawn
+JPEG_QUALITY = 92
+_FIRST_TEST_PID = 5001
+_FIRST_STRANGER = 10_001  # people who are drawn as distractors, pid 0
+_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # first number of a random key
+
+
+@dataclass(frozen=True)
+class SyntheticSize:
+    """How much is drawn in each domain.
+
+    Attributes:
+        train_ids: People to train on, 2 to 5,000.
+        test_ids: People to test on, 1 to 4,999; as many strangers are distractors in the gallery, an image each.
+        cameras: Cameras, 2 to 9.
+        images_per_camera: Images of a person under a camera, at least 2; of a test identity the first is a query.
+        height: Of an image, px.
+        width: Of an image, px.
+        seed: Of everything.
+    """
+
+    train_ids: int = 60
+    test_ids: int = 40
+    cameras: int = 4
+    images_per_camera: int = 4
+    height: int = 128
+    width: int = 64
+    seed: int = 1
+
+    def check(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            UserError: names the size, its value and its range.
+        """
+        ranges = {"train_ids": (2, 5000), "test_ids": (1, 4999), "cameras": (2, 9), "images_per_camera": (2, 1000),
+                  "height": (32, 1024), "width": (16, 1024), "seed": (0, 2**31 - 1)}  # fmt: skip
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"synthetic.{name} = {getattr(self, name)}: must lie between {low} and {high}")
+
+    @property
+    def folder_name(self) -> str:
+        """Names the cache: the same for the same images."""
+        return (
+            f"v{RENDERER_VERSION}-train{self.train_ids}-test{self.test_ids}-cameras{self.cameras}"
+            f"-images{self.images_per_camera}-{self.height}x{self.width}-seed{self.seed}"
+        )
+
+
+class _Task(NamedTuple):
+    """One image to draw: who, under which camera, which number, into which file."""
+
+    person: int
+    camera: int
+    number: int
+    file: str
+
+
+def read_synthetic(domain: str, root: Path, options: ReadOptions) -> Splits:
+    """Reads a drawn domain, drawing it first if it is not there yet.
+
+    Args:
+        domain: Key of ``DOMAINS``.
+        root: Made if it does not exist.
+        options: Sizes and seed are in ``options.synthetic``, by the names of ``SyntheticSize``.
+
+    Raises:
+        UserError: a size out of its range, the folder cannot be written, or images have been taken away or added.
+    """
+    size = SyntheticSize(**options.synthetic)
+    folder = find_domain(domain, size, root)
+    if not folder.is_dir():
+        draw_domain(domain, size, folder)
+    splits = read_market_layout(folder, f"synthetic_{domain}")
+    expected = sum(1 for _ in _list_tasks(size))
+    found = len(splits.train) + len(splits.query) + len(splits.gallery)
+    if found != expected:
+        raise UserError(f"{folder} holds {found} images instead of {expected}: delete it, and it is drawn anew")
+    return splits
+
+
+def find_domain(domain: str, size: SyntheticSize, root: Path) -> Path:
+    """Names the folder that holds a drawn domain, whether it is there or not."""
+    return root / "synthetic" / size.folder_name / domain
+
+
+def draw_domain(domain: str, size: SyntheticSize, folder: Path, workers: int = 1) -> None:
+    """Draws a whole domain beside ``folder`` and puts it there when it is complete.
+
+    Whoever draws the same at the same time is not disturbed: the first that is ready wins.
+
+    Args:
+        domain: Key of ``DOMAINS``.
+        size: How much.
+        folder: Does not exist yet.
+        workers: Processes that draw; the images do not depend on it.
+
+    Raises:
+        UserError: a size out of its range, or the folder cannot be written.
+    """
+    size.check()
+    tasks = list(_list_tasks(size))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            target = Path(temporary) / folder.name
+            _draw_all(domain, size, tasks, target, workers)
+            try:
+                target.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        raise UserError(f"cannot draw synthetic_{domain} into {folder}: {error.strerror or error}") from error
+    logger.info("drew %d images of synthetic_%s into %s", len(tasks), domain, folder)
+
+
+def _list_tasks(size: SyntheticSize) -> Iterator[_Task]:
+    """Lists all images of a domain: training, query, gallery, distractors."""
+    for pid in range(1, size.train_ids + 1):
+        for camera in range(1, size.cameras + 1):
+            for number in range(size.images_per_camera):
+                yield _Task(pid, camera, number, f"bounding_box_train/{_file_name(pid, camera, number)}")
+    for pid in range(_FIRST_TEST_PID, _FIRST_TEST_PID + size.test_ids):
+        for camera in range(1, size.cameras + 1):
+            for number in range(size.images_per_camera):
+                part = "bounding_box_test" if number else "query"
+                yield _Task(pid, camera, number, f"{part}/{_file_name(pid, camera, number)}")
+    for index in range(size.test_ids):
+        camera = 1 + index % size.cameras
+        yield _Task(_FIRST_STRANGER + index, camera, 0, f"bounding_box_test/{_file_name(0, camera, index)}")
+
+
+def _file_name(pid: int, camera: int, number: int) -> str:
+    return f"{pid:04d}_c{camera}s1_{number:06d}_00.jpg"
+
+
+def _draw_all(domain: str, size: SyntheticSize, tasks: list[_Task], folder: Path, workers: int) -> None:
+    """Draws the images into a new folder, in as many processes as are asked for."""
+    for part in ("bounding_box_train", "query", "bounding_box_test"):
+        (folder / part).mkdir(parents=True)
+    label = f"drawing synthetic_{domain}"
+    if workers == 1:
+        _draw(domain, size, progress(tasks, len(tasks), label), folder)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        shares = [pool.submit(_draw, domain, size, tasks[i::workers], folder) for i in range(workers)]
+        for share in progress(as_completed(shares), workers, label):
+            share.result()
+
+
+def _draw(domain: str, size: SyntheticSize, tasks: Iterable[_Task], folder: Path) -> None:
+    code = DOMAINS[domain].code
+    cameras = [
+        Camera(DOMAINS[domain], size.height, size.width, Draws(size.seed, _CAMERA, code, number))
+        for number in range(1, size.cameras + 1)
+    ]
+    for task in tasks:
+        person = draw_person(Draws(size.seed, _PERSON, code, task.person))
+        draws = Draws(size.seed, _IMAGE, code, task.person, task.camera, task.number)
+        pixels = cameras[task.camera - 1].photograph(person, draws)
+        Image.fromarray(pixels).save(folder / task.file, quality=JPEG_QUALITY)
+
+
+SYNTHETIC_READERS: dict[str, Reader] = {
+    "synthetic": partial(read_synthetic, "a"),
+    **{f"synthetic_{domain}": partial(read_synthetic, domain) for domain in DOMAINS},
+}

@@ -1,0 +1,184 @@
+"""Drawn data: layout, counts, repeatability, and what happens when drawing is disturbed."""
+
+import filecmp
+import re
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import synthetic
+from datasets.base import ReadOptions, check_protocol
+from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
+from datasets.synthetic_domains import DOMAINS, Camera
+from utils.errors import UserError
+
+SMALL = SyntheticSize(train_ids=4, test_ids=3, cameras=2, images_per_camera=3, height=32, width=16)
+
+
+def options(size: SyntheticSize) -> ReadOptions:
+    return ReadOptions(synthetic=asdict(size))
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Domain a of the small size; not to be changed."""
+    root = tmp_path_factory.mktemp("drawn") / "new" / "root"
+    SYNTHETIC_READERS["synthetic_a"](root, options(SMALL))
+    return root
+
+
+@pytest.fixture
+def forbid_drawing(monkeypatch):
+    def fail(*_):
+        raise AssertionError("an image was drawn")
+
+    monkeypatch.setattr(Camera, "photograph", fail)
+
+
+def test_names_and_counts_are_those_of_the_protocol(root):
+    splits = SYNTHETIC_READERS["synthetic_a"](root, options(SMALL))
+    assert len(splits.train) == 4 * 2 * 3
+    # one query for each test identity and camera
+    assert Counter((s.pid, s.camid) for s in splits.query) == {(p, c): 1 for p in (5001, 5002, 5003) for c in (0, 1)}
+    strangers = [s for s in splits.gallery if s.pid in splits.distractor_pids]
+    assert len(splits.gallery) - len(strangers) == 3 * 2 * (3 - 1)
+    assert len(strangers) == 3
+    assert not {s.pid for s in splits.train} & {s.pid for s in splits.query}
+    check_protocol("synthetic_a", splits.query, splits.gallery)
+    for sample in (*splits.train, *splits.query, *splits.gallery):
+        assert re.fullmatch(r"\d{4}_c\ds1_\d{6}_\d\d\.jpg", Path(sample.path).name)
+    with Image.open(splits.train[0].path) as image:
+        assert (image.size, image.mode, image.format) == ((16, 32), "RGB", "JPEG")
+
+
+def test_the_plain_name_is_domain_a(root, forbid_drawing):
+    plain, named = (SYNTHETIC_READERS[name](root, options(SMALL)) for name in ("synthetic", "synthetic_a"))
+    assert plain == named
+    assert set(SYNTHETIC_READERS) == {"synthetic", *(f"synthetic_{d}" for d in DOMAINS)}
+
+
+def test_nothing_is_drawn_twice(root, forbid_drawing):
+    SYNTHETIC_READERS["synthetic_a"](root, options(SMALL))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(root, tmp_path, workers):
+    first = find_domain("a", SMALL, root)
+    draw_domain("a", SMALL, tmp_path / "a", workers)
+    names = files_below(first)
+    assert names == files_below(tmp_path / "a")
+    assert filecmp.cmpfiles(first, tmp_path / "a", names, shallow=False)[0] == names
+
+
+def test_an_image_does_not_depend_on_how_many_others_are_drawn(root, tmp_path):
+    first = find_domain("a", SMALL, root)
+    draw_domain("a", replace(SMALL, train_ids=6, test_ids=4, cameras=3, images_per_camera=4), tmp_path / "a")
+    names = [n for n in files_below(first) if not n.name.startswith("0000_")]  # strangers walk past another camera
+    assert filecmp.cmpfiles(first, tmp_path / "a", names, shallow=False)[0] == names
+
+
+def test_seeds_and_domains_give_other_images(root, tmp_path):
+    draw_domain("a", replace(SMALL, seed=2), tmp_path / "a")
+    draw_domain("b", SMALL, tmp_path / "b")
+    first = find_domain("a", SMALL, root)
+    names = files_below(first)
+    for other in (tmp_path / "a", tmp_path / "b"):
+        assert filecmp.cmpfiles(first, other, names, shallow=False)[0] == []
+
+
+def test_folders_can_be_read_by_others(root):
+    folder = find_domain("a", SMALL, root)
+    assert (
+        folder.stat().st_mode & 0o777
+        == (folder / "query").stat().st_mode & 0o777
+        == folder.parent.stat().st_mode & 0o777
+    )
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
+    whole = Camera.photograph
+    calls = iter(range(5))
+
+    def stop_after_five(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Camera, "photograph", stop_after_five)
+        SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+    assert files_below(tmp_path) == []
+    assert len(SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL)).train) == 24
+
+
+def test_a_drawing_that_comes_second_is_thrown_away(root, tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    whole = synthetic._draw_all
+
+    def another_is_faster(*arguments):
+        whole(*arguments)
+        (folder / "query").mkdir(parents=True)
+        (folder / "query" / "of_the_other.jpg").touch()
+
+    monkeypatch.setattr(synthetic, "_draw_all", another_is_faster)
+    draw_domain("a", SMALL, folder)
+    assert files_below(tmp_path) == [Path("a/query/of_the_other.jpg")]
+
+
+def test_a_missing_image_is_noticed(tmp_path):
+    splits = SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+    Path(splits.gallery[0].path).unlink()
+    with pytest.raises(UserError, match=r"holds 44 images instead of 45: delete it"):
+        SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_ids", 1),
+        ("train_ids", 5001),
+        ("test_ids", 0),
+        ("test_ids", 5000),
+        ("cameras", 1),
+        ("cameras", 10),
+        ("images_per_camera", 1),
+        ("height", 31),
+        ("width", 0),
+        ("seed", -1),
+    ],
+)
+def test_impossible_sizes_are_refused(tmp_path, key, value):
+    with pytest.raises(UserError, match=rf"synthetic\.{key} = {value}: must lie between"):
+        SYNTHETIC_READERS["synthetic_b"](tmp_path, ReadOptions(synthetic={key: value}))
+    assert files_below(tmp_path) == []
+
+
+def test_a_root_that_cannot_be_written_is_a_users_mistake(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot draw synthetic_a into .*Not a directory"):
+        SYNTHETIC_READERS["synthetic_a"](tmp_path / "file", options(SMALL))
+
+
+def test_a_smaller_image_shows_the_same_scene(tmp_path):
+    few = replace(SMALL, train_ids=2, test_ids=1)
+    draw_domain("a", replace(few, height=128, width=64), tmp_path / "large")
+    draw_domain("a", replace(few, height=64, width=32), tmp_path / "small")
+    names = ("0001_c1s1_000000_00.jpg", "0001_c1s1_000001_00.jpg", "0002_c1s1_000000_00.jpg", "0002_c2s1_000001_00.jpg")
+    shrunk, small = [], []
+    for name in names:
+        with Image.open(tmp_path / "large/bounding_box_train" / name) as image:
+            shrunk.append(np.asarray(image.resize((32, 64), Image.Resampling.BOX), np.float64).ravel())
+        with Image.open(tmp_path / "small/bounding_box_train" / name) as image:
+            small.append(np.asarray(image, np.float64).ravel())
+    likeness = np.corrcoef(shrunk, small)[:4, 4:]
+    same = np.eye(4, dtype=bool)
+    assert likeness[same].min() > 0.85
+    assert likeness[same].min() > likeness[~same].max() + 0.1

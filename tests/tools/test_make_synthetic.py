@@ -1,0 +1,42 @@
+"""The tool that draws ahead of a run."""
+
+import pytest
+from PIL import Image
+
+from tools.make_synthetic import main
+
+SMALL = ["--train-ids", "3", "--test-ids", "2", "--cameras", "2", "--images-per-camera", "2",
+         "--height", "32", "--width", "16", "--workers", "1"]  # fmt: skip
+
+
+def test_draws_domains_and_a_sheet(tmp_path, capsys):
+    sheet = tmp_path / "people.png"
+    words = ["--root", str(tmp_path / "new"), "--domains", "c", "a", *SMALL, "--sheet", str(sheet)]
+    assert main(words) == 0
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.count(" images, ") == 2
+    assert out.count("is there already") == 2
+    folders = [p for p in (tmp_path / "new" / "synthetic").glob("*/*") if p.is_dir()]
+    assert sorted(p.name for p in folders) == ["a", "c"]
+    with Image.open(sheet) as image:
+        assert image.size == (3 * 2 * 16 + 2 * 4, 2 * (32 + 14))
+        # a person's two cameras stand beside each other, people are apart by white
+        assert image.getpixel((2 * 16 + 1, 14 + 16)) == (255, 255, 255)
+        assert image.getpixel((16, 14 + 16)) != (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train-ids", "1"], "synthetic.train_ids = 1"),
+        (["--workers", "0"], "--workers and --sheet-identities"),
+        (["--sheet", "/no/such/folder/x.png"], "cannot write /no/such/folder/x.png"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_code_2(tmp_path, capsys, words, message):
+    assert main(["--root", str(tmp_path), "--domains", "a", *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"make_synthetic: {message}"[:30])
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,112 @@
+"""Draws the synthetic pedestrians ahead of a run, with several processes, and a contact sheet of them.
+
+    python -m tools.make_synthetic --root reid-data --workers 4
+    python -m tools.make_synthetic --root reid-data --train-ids 200 --domains a b --sheet people.png
+
+Training draws what is missing by itself; the images are the same. Exit code 2 after a wrong argument.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from datasets.base import ReadOptions, Sample
+from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
+from datasets.synthetic_domains import DOMAINS
+from utils.errors import UserError
+
+_LABEL_PX = 14
+_GAP_PX = 4
+SIZES = [f.name for f in fields(SyntheticSize)]
+
+
+def draw_sheet(domains: Sequence[str], size: SyntheticSize, root: Path, num_identities: int) -> Image.Image:
+    """Sets drawn people side by side: a row for each domain, in it people beside each other, each under all cameras.
+
+    Args:
+        domains: Keys of ``DOMAINS``; what is missing is drawn.
+        size: Which drawn data.
+        root: The data sets' folder.
+        num_identities: People in a row, at most.
+
+    Returns:
+        An RGB image.
+    """
+    identities = min(num_identities, size.train_ids)
+    person_px = size.cameras * size.width + _GAP_PX
+    row_px = size.height + _LABEL_PX
+    sheet = Image.new("RGB", (identities * person_px - _GAP_PX, len(domains) * row_px), "white")
+    pen = ImageDraw.Draw(sheet)
+    options = ReadOptions(synthetic={name: getattr(size, name) for name in SIZES})
+    for row, domain in enumerate(domains):
+        name = f"synthetic_{domain}"
+        pen.text((2, row * row_px + 1), name, fill="black")
+        for sample in _first_images(SYNTHETIC_READERS[name](root, options).train):
+            if sample.pid <= identities:
+                place = ((sample.pid - 1) * person_px + sample.camid * size.width, row * row_px + _LABEL_PX)
+                with Image.open(sample.path) as image:
+                    sheet.paste(image, place)
+    return sheet
+
+
+def _first_images(samples: Sequence[Sample]) -> list[Sample]:
+    """Chooses the first image of every person under every camera."""
+    first: dict[tuple[int, int], Sample] = {}
+    for sample in samples:
+        first.setdefault((sample.pid, sample.camid), sample)
+    return list(first.values())
+
+
+def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
+    """Draws a domain unless it is there, and prints what was done."""
+    folder = find_domain(domain, size, root)
+    if folder.is_dir():
+        print(f"{folder} is there already")
+        return
+    start = time.perf_counter()
+    draw_domain(domain, size, folder, workers)
+    num_images = sum(1 for _ in folder.glob("*/*.jpg"))
+    print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} a second")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.make_synthetic",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets; made if missing")
+    parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="default: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write people × cameras × domains to this PNG")
+    parser.add_argument("--sheet-identities", type=int, default=4, metavar="N", help="people in a row (default 4)")
+    for name in SIZES:
+        default = getattr(SyntheticSize, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}")
+    given = parser.parse_args(arguments)
+    size = SyntheticSize(**{name: getattr(given, name) for name in SIZES})
+    try:
+        if given.workers < 1 or given.sheet_identities < 1:
+            raise UserError("--workers and --sheet-identities must be at least 1")
+        for domain in given.domains:
+            make_domain(domain, size, given.root, given.workers)
+        if given.sheet:
+            draw_sheet(given.domains, size, given.root, given.sheet_identities).save(given.sheet)
+    except UserError as error:
+        print(f"make_synthetic: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"make_synthetic: cannot write {given.sheet}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
