@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from datasets.build import Data
 from default_config import flatten
-from engine.evaluator import Scores
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.optim import build_optimizer, build_scheduler
+from engine.scores import Scores
 from engine.search import SearchTask, temperature_at
-from engine.trainer import Task, Trainer, TrainSettings
+from engine.task import Task, TrainSettings
+from engine.trainer import Trainer
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet, build_supernet, compute_probabilities, sample_path_weights
@@ -122,17 +123,31 @@ def build_prepare(cfg: CfgNode, data: Data, device: torch.device) -> Callable[[A
 
 
 def build_trainer(
-    cfg: CfgNode, runtime: Runtime, data: Data, network: Network, evaluate: Callable[[], dict[str, Scores]]
+    cfg: CfgNode,
+    runtime: Runtime,
+    data: Data,
+    network: Network,
+    evaluate: Callable[[], dict[str, Scores]],
+    stop: StopRequest,
 ) -> Trainer:
-    """Builds the trainer of a search or of a child; ``evaluate`` scores the network."""
+    """Builds the trainer of a search or of a child; ``evaluate`` scores the network.
+
+    Raises:
+        UserError: settings that the devices or the network rule out.
+    """
     model, train = network.model, cfg.train
     assert data.train is not None
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
-    wrapped = runtime.wrap(model, train.sync_bn)
+    model.to(runtime.device)
+    runtime.check_batch_size(train.batch_size)
+    runtime.check_sync_bn(train.sync_bn)
     optimizer = build_optimizer(cfg, model)
-    stop = StopRequest()
-    stop.install()
+
+    def wrap() -> nn.Module:
+        wrapped = runtime.wrap(model, train.sync_bn)
+        return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
+
     settings = TrainSettings(
         max_epoch=train.max_epoch,
         fixbase_epoch=train.fixbase_epoch,
@@ -147,7 +162,7 @@ def build_trainer(
     )
     return Trainer(
         model=model,
-        network=torch.compile(wrapped) if train.compile else wrapped,  # type: ignore[arg-type]
+        wrap=wrap,
         task=build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task(),
         loss=build_loss(cfg),
         optimizer=optimizer,

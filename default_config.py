@@ -1,7 +1,8 @@
 """Every setting: its default, unit, meaning and range. Settings are merged, checked and frozen here.
 
-Names are Torchreid's where Torchreid has the setting. A setting comes from, in order: the table below, the config
-file, the command line's flags, the command line's ``KEY VALUE`` pairs.
+Names are Torchreid's where Torchreid has the setting. A setting comes from, in order: the table below, the file that
+the config file names as its ``base`` (a path from the config file's folder), the config file, the command line's flags,
+the command line's ``KEY VALUE`` pairs.
 """
 
 import ast
@@ -105,13 +106,13 @@ KEYS: dict[str, Key] = {
     "cuhk03.labeled_images": Key(False, "hand-drawn boxes instead of detected ones"),
     "cuhk03.classic_split": Key(False, "the 20 classic splits instead of the 767/700 protocol"),
     "cuhk03.use_metric_cuhk03": Key(False, "CMC with one random gallery image an identity, mean of 10 draws"),
-    "synthetic.train_ids": Key(60, "people to train on in each drawn domain", at_least(2)),
-    "synthetic.test_ids": Key(40, "people to test on in each drawn domain", at_least(1)),
-    "synthetic.cameras": Key(4, "cameras of a drawn domain", at_least(2)),
-    "synthetic.images_per_camera": Key(4, "images of a person under a camera", at_least(2)),
-    "synthetic.height": Key(128, "height of a drawn image in pixels", at_least(32)),
-    "synthetic.width": Key(64, "width of a drawn image in pixels", at_least(16)),
-    "synthetic.seed": Key(1, "seed of people, cameras and domains", at_least(0)),
+    "synthetic.train_ids": Key(60, "people to train on in each drawn domain", between(2, 5000)),
+    "synthetic.test_ids": Key(40, "people to test on in each drawn domain", between(1, 4999)),
+    "synthetic.cameras": Key(4, "cameras of a drawn domain", between(2, 9)),
+    "synthetic.images_per_camera": Key(4, "images of a person under a camera", between(2, 1000)),
+    "synthetic.height": Key(128, "height of a drawn image in pixels", between(32, 1024)),
+    "synthetic.width": Key(64, "width of a drawn image in pixels", between(16, 1024)),
+    "synthetic.seed": Key(1, "seed of people, cameras and domains", between(0, 2147483647)),
     # sampler
     "sampler.train_sampler": Key("RandomSampler", "how training batches are drawn"),
     "sampler.num_instances": Key(4, "images of an identity in a batch (RandomIdentitySampler)", at_least(2)),
@@ -164,6 +165,11 @@ KEYS: dict[str, Key] = {
     "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
     "test.flip": Key(False, "features are the mean over an image and its mirror image"),
     "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
+    "test.num_splits": Key(1, "splits to score of each target that has several, from data.split_id on, for mean ± std",
+                           _count),
+    "test.visrank": Key(False, "after the last evaluation draw ranked lists (best, worst, random), CMC and distances"),
+    "test.visrank_topk": Key(10, "length of those lists", between(1, 100)),
+    "test.visactmap": Key(False, "after the last evaluation draw where the network is active in query images"),
 }  # fmt: skip
 
 # Torchreid's settings that this project does without: accepted at the value that changes nothing.
@@ -173,9 +179,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "data.k_tfm": (1, "each image is augmented once a step"),
     "data.load_train_targets": (False, "there is no training on unlabelled targets; list them in data.sources"),
     "sampler.train_sampler_t": ("RandomSampler", "there is no training on unlabelled targets"),
-    "test.visrank": (False, "no ranked lists are drawn"),
-    "test.visrank_topk": (10, "no ranked lists are drawn"),
-    "test.visactmap": (False, "no activation maps are drawn"),
     "train.start_epoch": (0, "model.resume continues at the right epoch by itself"),
 }
 
@@ -260,7 +263,8 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 FREE_KEYS = frozenset(
     {
         "use_gpu", "data.root", "data.save_dir", "data.workers", "data.cache", "model.resume", "train.print_freq",
-        "train.save_every_min", "train.keep_checkpoints", "test.batch_size", "test.evaluate",
+        "train.save_every_min", "train.keep_checkpoints", "test.batch_size", "test.evaluate", "test.visrank",
+        "test.visrank_topk", "test.visactmap",
     }
 )  # fmt: skip
 
@@ -278,14 +282,16 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
         UserError: shows every setting that differs.
     """
     own = flatten(cfg)
-    changed = [k for k in sorted(saved.keys() | own.keys()) if k not in FREE_KEYS and saved.get(k) != own.get(k)]
+    then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
+    changed = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
     if changed:
-        shown = "; ".join(f"{k}: {saved.get(k)!r} then, {own.get(k)!r} now" for k in changed)
+        shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in changed)
         raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
                         "model.load_weights")  # fmt: skip
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, is_base: bool = False) -> dict[str, Any]:
+    """Reads a config file's settings by full key, over those of the file that it names as its ``base``, if any."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -294,7 +300,16 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict | None):
         raise UserError(f"config file {path} must hold groups of settings, not {type(document).__name__}")
-    return flatten(document or {})
+    settings = flatten(document or {})
+    if "base" not in settings:
+        return settings
+    base = settings.pop("base")
+    if is_base or not isinstance(base, str):
+        raise UserError(
+            f"config file {path}: base = {base!r}: must be the path of a config file, from this one's folder, that has "
+            "no base itself"
+        )
+    return _read_file(path.parent / base, is_base=True) | settings
 
 
 def _parse_literal(text: str) -> object:
@@ -330,6 +345,8 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.load_weights and cfg.model.resume and not cfg.test.evaluate:
         raise UserError("config: model.load_weights starts anew, model.resume continues; give one of the two")
+    if cfg.model.genotype and cfg.model.name == "osnet_nas":
+        raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
         raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
     if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):

@@ -3,6 +3,7 @@
   search      python main.py --config-file nas.yaml --root DATA
   train       python main.py --config-file child.yaml --root DATA [model.genotype log/osnet_nas/genotype.json]
   evaluate    python main.py --config-file child.yaml --root DATA test.evaluate True model.load_weights PATH
+  protocol    python main.py --config-file configs/p1.yaml --root DATA
   no data?    python main.py --config-file quickstart.yaml
 
 Any setting of default_config.py can follow as KEY VALUE, for example: train.lr 0.05 data.save_dir log/second
@@ -17,7 +18,7 @@ from typing import Any
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted
 from run import run
-from utils.distributed import choose_runtime, select_gpus
+from utils.distributed import choose_runtime, is_first_here, select_gpus
 from utils.errors import UserError
 from utils.log import start_log
 
@@ -31,9 +32,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="augmentations, such as random_flip")
     parser.add_argument("--gpu-devices", metavar="0,1", help="GPUs to use (default: all that are visible)")
-    parser.add_argument(
-        "settings", nargs="*", metavar="KEY VALUE", help="any setting, such as train.lr 0.05"
-    )
+    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting, such as train.lr 0.05")
     return parser.parse_intermixed_args(words)
 
 
@@ -58,13 +57,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, 2 for a person's mistake, else a signal's."""
     arguments = parse_arguments(words)
     start_log(None)
+    runtime = None
     try:
         cfg = load_config([arguments.config_file] if arguments.config_file else [], collect_overrides(arguments))
         if arguments.gpu_devices:
             select_gpus(arguments.gpu_devices)
-        run(cfg, choose_runtime(cfg.use_gpu))
+        runtime = choose_runtime(cfg.use_gpu)
+        with runtime:
+            run(cfg, runtime)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if runtime is not None or is_first_here():  # until then every process of torchrun's meets the same error
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         logging.getLogger(__name__).info("%s", stop)

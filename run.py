@@ -19,8 +19,13 @@ from yacs.config import CfgNode
 
 from build import Network, build_network, build_prepare, build_trainer, check_identity, load_weights
 from datasets.build import Data, build_loaders, build_targets
+from datasets.loaders import EvalLoader
 from default_config import check_same_run, config_hash
-from engine.evaluator import Scores, build_protocols, evaluate_targets, format_scores
+from engine.evaluator import build_protocols, evaluate_targets
+from engine.interrupt import StopRequest
+from engine.pictures import Pictures, choose_shown
+from engine.safety import explain_faults
+from engine.scores import Scores, format_scores
 from engine.search import (
     compute_margins,
     recalibrate_batch_norm,
@@ -33,7 +38,7 @@ from utils.checkpoint import find_last, load_checkpoint
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import remove_unfinished, write_atomically
 from utils.log import format_duration, start_log
 from utils.plots import draw_architecture
 from utils.seed import seed_everything
@@ -52,13 +57,22 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
         UserError: a person's mistake, found before the first batch where that is possible.
         engine.interrupt.Interrupted: a signal asked to stop; the run is saved.
     """
+    folder = Path(cfg.data.save_dir)
+    if not runtime.is_main:
+        logging.getLogger().setLevel(logging.ERROR)  # while every process says the same
+    last = None if cfg.test.evaluate else folder / "checkpoints" / "last.pt"
+    with StopRequest(last, announce=runtime.is_main) as stop:
+        build_and_run(cfg, runtime, folder, stop)
+
+
+def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopRequest) -> None:
+    """Builds everything, then trains or evaluates; raises what ``run`` does."""
     started = time.monotonic()
     seed_everything(cfg.train.seed)
     torch.set_float32_matmul_precision("high" if cfg.train.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = cfg.train.tf32
-    folder = Path(cfg.data.save_dir)
-    checkpoint = load_resumed(cfg, folder)
-    if not cfg.test.evaluate and checkpoint is None:
+    checkpoint = runtime.share(load_resumed(cfg, folder) if runtime.is_main else None)
+    if runtime.is_main and not cfg.test.evaluate and not cfg.model.resume:
         refuse_earlier_run(folder)
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = not cfg.test.evaluate or cfg.model.name == "osnet_nas"
@@ -67,12 +81,19 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
     network = build_network(cfg, max(data.num_train_pids, 1))
     if cfg.model.load_weights:
         load_weights(network, cfg.model.load_weights)
+    pictures = build_pictures(cfg, runtime, data)
     if cfg.test.evaluate:
         prepare_folder(folder, runtime, "evaluate.log")
         introduce(cfg, runtime, data, network)
-        scores = evaluate(cfg, runtime, data, network)
+        with explain_faults(runtime.device, "lower test.batch_size"):
+            scores = evaluate(cfg, runtime, data, network, pictures)
     else:
-        trainer = build_trainer(cfg, runtime, data, network, lambda: evaluate(cfg, runtime, data, network))
+
+        def evaluate_now() -> dict[str, Scores]:
+            is_last = trainer.progress.epoch + 1 >= cfg.train.max_epoch
+            return evaluate(cfg, runtime, data, network, pictures if is_last else None)
+
+        trainer = build_trainer(cfg, runtime, data, network, evaluate_now, stop)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
@@ -83,6 +104,8 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
             finish_search(cfg, runtime, network.model, folder)
     label = DERIVED if isinstance(network.model, SuperNet) else TRAINED
     write_metrics(cfg, runtime, network, folder, scores, label, time.monotonic() - started)
+    if pictures:
+        pictures.write(folder)
 
 
 def load_resumed(cfg: CfgNode, folder: Path) -> dict[str, Any] | None:
@@ -107,7 +130,7 @@ def refuse_earlier_run(folder: Path) -> None:
     Raises:
         UserError: ``folder`` already holds one.
     """
-    if (folder / "checkpoints").exists() or (folder / "metrics.json").exists():
+    if any((folder / "checkpoints").glob("*.pt")) or (folder / "metrics.json").exists():
         raise UserError(
             f"{folder} already holds a run; continue it with model.resume auto, or choose another data.save_dir"
         )
@@ -120,12 +143,14 @@ def prepare_folder(folder: Path, runtime: Runtime, log_name: str) -> None:
         UserError: it cannot be written.
     """
     if not runtime.is_main:
-        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger().setLevel(logging.WARNING)  # what only this process knows of its share of the data
         return
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True) if log_name == "train.log" else folder.mkdir(
-            parents=True, exist_ok=True
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if log_name == "train.log":
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            remove_unfinished(folder)
+            remove_unfinished(folder / "checkpoints")
         start_log(folder / log_name)
     except OSError as error:
         raise UserError(f"cannot write data.save_dir {folder}: {error.strerror}") from error
@@ -162,8 +187,28 @@ def train(cfg: CfgNode, trainer: Trainer) -> dict[str, Scores]:
         return trainer.fit()
 
 
-def evaluate(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> dict[str, Scores]:
-    """Scores a child as it is; a super-network by the child that it derives, its BN statistics recalibrated."""
+def build_pictures(cfg: CfgNode, runtime: Runtime, data: Data) -> Pictures | None:
+    """Builds what collects and draws the pictures that ``test.visrank`` and ``test.visactmap`` ask for.
+
+    Returns:
+        None where nothing is asked for, and in all processes but the one that writes.
+    """
+    if not runtime.is_main or not (cfg.test.visrank or cfg.test.visactmap):
+        return None
+    shown = {}
+    for name, target in data.targets.items() if cfg.test.visactmap else ():
+        samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]
+        shown[name] = EvalLoader(samples, batch_size=cfg.test.batch_size, height=cfg.data.height, width=cfg.data.width)
+    return Pictures(cfg.test.visrank_topk if cfg.test.visrank else 0, shown)
+
+
+def evaluate(
+    cfg: CfgNode, runtime: Runtime, data: Data, network: Network, pictures: Pictures | None = None
+) -> dict[str, Scores]:
+    """Scores a child as it is; a super-network by the child that it derives, its BN statistics recalibrated.
+
+    Pictures collect what they show on the way.
+    """
     prepare = build_prepare(cfg, data, runtime.device)
     model: nn.Module = network.model
     if isinstance(network.model, SuperNet):
@@ -171,8 +216,12 @@ def evaluate(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> di
         model = derive_network(network.model, network.identity["num_classes"], cfg.model.width)
         model.to(runtime.device)
         batches = islice(data.train.batches(0), RECALIBRATION_BATCHES)
-        recalibrate_batch_norm(model, map(prepare, batches))
-    return evaluate_targets(runtime.wrap_for_evaluation(model), data.targets, prepare, runtime, build_protocols(cfg))
+        recalibrate_batch_norm(model, (runtime.join(prepare(batch)) for batch in batches))
+    wrapped = runtime.wrap_for_evaluation(model)
+    scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_protocols(cfg), pictures)
+    if pictures:
+        pictures.take_maps(model, prepare)
+    return scores
 
 
 def derive_network(supernet: SuperNet, num_classes: int, width: float) -> ChildNet:
@@ -230,7 +279,7 @@ def write_metrics(
         memory = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     document = {
         "scored": label,
-        "targets": {name: s.as_dict() for name, s in scores.items()},
+        "targets": {name: s.as_document() for name, s in scores.items()},
         "model": network.identity,
         "config_hash": config_hash(cfg),
         "seed": cfg.train.seed,

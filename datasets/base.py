@@ -31,6 +31,8 @@ class Splits:
         extra_train: Images that join ``train`` under ``combineall`` only, besides query and gallery (MSMT17's
             validation part).
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
+        split_ids: All values of ``split_id`` whose splits are of the same kind as this one, rising, for a mean over
+            them; where either of two cameras can ask, those in which the same one does. Empty: there is one split.
     """
 
     train: Sequence[Sample]
@@ -38,6 +40,7 @@ class Splits:
     gallery: Sequence[Sample]
     extra_train: Sequence[Sample] = ()
     distractor_pids: frozenset[int] = frozenset()
+    split_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

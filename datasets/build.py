@@ -3,13 +3,14 @@
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from yacs.config import CfgNode
 
-from datasets import DATASETS
+from datasets import DATASETS, FOLDERS
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -24,6 +25,7 @@ from datasets.cache import open_cache
 from datasets.integrity import find_broken
 from datasets.loaders import EvalLoader, Preparer, TrainLoader
 from datasets.samplers import SAMPLERS, Sampler, SamplerOptions
+from datasets.several_splits import choose_split_ids, keep, unite
 from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.log import format_table
@@ -36,10 +38,18 @@ _NAMED_FILES = 10  # how many broken files a message names
 
 @dataclass(frozen=True)
 class Target:
-    """A data set to be tested on."""
+    """A data set to be tested on.
+
+    Attributes:
+        query: Images that are searched for.
+        gallery: Images that are searched in.
+        splits: Where a mean over several splits is wanted: each of them, by split_id. Then ``query`` and ``gallery``
+            hold the images of all splits, each once. Empty: ``query`` and ``gallery`` are the one split.
+    """
 
     query: EvalLoader
     gallery: EvalLoader
+    splits: Mapping[int, "Target"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Data:
         """A table of identities, images and cameras of every part."""
         parts = [(name, "train", samples) for name, samples in self.sources.items()]
         for name, target in self.targets.items():
-            parts += [(name, "query", target.query.samples), (name, "gallery", target.gallery.samples)]
+            note = f" of {len(target.splits)} splits" if target.splits else ""
+            parts += [(name, f"query{note}", target.query.samples), (name, f"gallery{note}", target.gallery.samples)]
         rows = [
             (name, part, count_identities(samples), len(samples), len({s.camid for s in samples}))
             for name, part, samples in parts
@@ -149,22 +160,23 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
     """Reads each of the named data sets once.
 
     Raises:
-        UserError: an unknown name, no name, or a reader's complaint.
+        UserError: an unknown name, no name, folders that are missing, or a reader's complaint.
     """
-    options = ReadOptions(
-        split_id=cfg.data.split_id,
-        market1501_500k=cfg.market1501.use_500k_distractors,
-        cuhk03_labeled=cfg.cuhk03.labeled_images,
-        cuhk03_classic_split=cfg.cuhk03.classic_split,
-        synthetic=dict(cfg.synthetic),
-    )
     names = list(dict.fromkeys(names))
     if not names:
         raise UserError("data.sources and data.targets are empty; name at least one data set")
     for name in names:
         if name not in DATASETS:
             raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
-    return {name: DATASETS[name](Path(cfg.data.root), options) for name in names}
+    root, options = Path(cfg.data.root), _build_read_options(cfg)
+    missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} data sets of this run are not there: "
+            f"{', '.join(f'{name} (no folder {root / FOLDERS[name]})' for name in missing)}; put them there, or give "
+            "the folder that holds them with --root"
+        )
+    return {name: DATASETS[name](root, options) for name in names}
 
 
 def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sample]]:
@@ -213,6 +225,16 @@ def _build_train_loader(
     )
 
 
+def _build_read_options(cfg: CfgNode) -> ReadOptions:
+    return ReadOptions(
+        split_id=cfg.data.split_id,
+        market1501_500k=cfg.market1501.use_500k_distractors,
+        cuhk03_labeled=cfg.cuhk03.labeled_images,
+        cuhk03_classic_split=cfg.cuhk03.classic_split,
+        synthetic=dict(cfg.synthetic),
+    )
+
+
 def _count_workers(wanted: int) -> int:
     """``wanted``, but no more than there are processors: more would only get in each other's way."""
     return min(wanted, len(os.sched_getaffinity(0)))
@@ -221,25 +243,35 @@ def _count_workers(wanted: int) -> int:
 def _build_targets(
     cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int
 ) -> dict[str, Target]:
+    load = partial(
+        EvalLoader,
+        batch_size=cfg.test.batch_size,
+        height=cfg.data.height,
+        width=cfg.data.width,
+        workers=_count_workers(cfg.data.workers),
+        rank=rank,
+        world_size=world_size,
+        pin_memory=device.type == "cuda",
+    )
     targets = {}
-    for name, part in splits.items():
-        lists = drop_broken(
-            {f"{name} query": list(part.query), f"{name} gallery": list(part.gallery)}, cfg.data.on_corrupt == "skip"
-        )
-        query, gallery = lists.values()
-        check_protocol(name, query, gallery)
-        loaders = [
-            EvalLoader(
-                samples,
-                batch_size=cfg.test.batch_size,
-                height=cfg.data.height,
-                width=cfg.data.width,
-                workers=_count_workers(cfg.data.workers),
-                rank=rank,
-                world_size=world_size,
-                pin_memory=device.type == "cuda",
-            )
-            for samples in (query, gallery)
-        ]
-        targets[name] = Target(*loaders)
+    for name, first in splits.items():
+        of_split = _read_splits(cfg, name, first)
+        lists = {
+            f"{name} query": unite(part.query for part in of_split.values()),
+            f"{name} gallery": unite(part.gallery for part in of_split.values()),
+        }
+        query, gallery = drop_broken(lists, cfg.data.on_corrupt == "skip").values()
+        parts = {i: (keep(part.query, query), keep(part.gallery, gallery)) for i, part in of_split.items()}
+        for split_id, part in parts.items():
+            check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)
+        several = {i: Target(load(part[0]), load(part[1])) for i, part in parts.items() if len(parts) > 1}
+        targets[name] = Target(load(query), load(gallery), several)
     return targets
+
+
+def _read_splits(cfg: CfgNode, name: str, first: Splits) -> dict[int, Splits]:
+    """Reads the splits that a target is scored on, by split_id; ``first`` is that of ``data.split_id``."""
+    split_ids = choose_split_ids(name, first, cfg.data.split_id, cfg.test.num_splits, cfg.data.sources)
+    options, root = _build_read_options(cfg), Path(cfg.data.root)
+    others = {i: DATASETS[name](root, replace(options, split_id=i)) for i in split_ids[1:]}
+    return {split_ids[0]: first, **others}

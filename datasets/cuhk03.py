@@ -47,14 +47,15 @@ def _split_classic(mat: Path, images: Path, names: list[str], split_id: int) -> 
     for name in names:
         match = match_name(f"{images}/{name}", _NAME, _EXPECTED)
         samples.append(Sample(f"{images}/{name}", int(match[1]) * _PIDS_PER_PAIR + int(match[2]), int(match[3]) - 1))
-    test_pids = {pair * _PIDS_PER_PAIR + person for pair, person in read_test_identities(mat, split_id)}
+    identities, num_splits = read_test_identities(mat, split_id)
+    test_pids = {pair * _PIDS_PER_PAIR + person for pair, person in identities}
     missing = test_pids - {s.pid for s in samples}
     if missing:
         pair, person = divmod(min(missing), _PIDS_PER_PAIR)
         raise UserError(f"{images} has no image {pair}_{person:03}_…: delete the folder to extract the images again")
     test = [s for s in samples if s.pid in test_pids]
     train = [s for s in samples if s.pid not in test_pids]
-    return require_images(images, Splits(train, test, test))
+    return require_images(images, Splits(train, test, test, split_ids=range(num_splits)))
 
 
 def _split_new(config: Path, images: Path, names: list[str]) -> Splits:

@@ -56,8 +56,8 @@ def extract_images(mat: Path, kind: str, target: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_test_identities(mat: Path, split_id: int) -> list[tuple[int, int]]:
-    """Reads the test identities (pair, person), from 1, of a classic split.
+def read_test_identities(mat: Path, split_id: int) -> tuple[list[tuple[int, int]], int]:
+    """Reads the test identities (pair, person), from 1, of a classic split, and the number of splits.
 
     Raises:
         UserError: ``mat`` is missing or damaged, or has no split ``split_id``.
@@ -66,7 +66,8 @@ def read_test_identities(mat: Path, split_id: int) -> list[tuple[int, int]]:
         try:
             references = np.ravel(content["testsets"][()])
             check_split_id("cuhk03", split_id, len(references))
-            return [(int(pair), int(person)) for pair, person in content[references[split_id]][()].T]
+            identities = [(int(pair), int(person)) for pair, person in content[references[split_id]][()].T]
+            return identities, len(references)
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{mat} does not hold CUHK03's classic splits ({error!r}): copy it anew") from error
 

@@ -34,7 +34,7 @@ def read_grid(root: Path, options: ReadOptions) -> Splits:
     folder = root / "grid" / "underground_reid"
     probe = _read_folder(folder / "probe")
     gallery = _read_folder(folder / "gallery")
-    train_pids = _read_train_pids(folder / "features_and_partitions.mat", options.split_id)
+    train_pids, num_splits = _read_train_pids(folder / "features_and_partitions.mat", options.split_id)
     known = {s.pid for s in probe} & {s.pid for s in gallery}
     if not train_pids <= known:
         raise UserError(
@@ -45,6 +45,7 @@ def read_grid(root: Path, options: ReadOptions) -> Splits:
         query=[s for s in probe if s.pid not in train_pids],
         gallery=[s for s in gallery if s.pid not in train_pids],
         distractor_pids=frozenset({DISTRACTOR_PID}),
+        split_ids=range(num_splits),
     )
     return require_images(folder, splits)
 
@@ -53,14 +54,14 @@ def _read_folder(folder: Path) -> list[Sample]:
     return [Sample(path, int(match[1]), int(match[2]) - 1) for path, match in match_images(folder, _NAME, _EXPECTED)]
 
 
-def _read_train_pids(file: Path, split_id: int) -> set[int]:
-    """Reads the identities to train on from a cell array of structures, one a split, in a MATLAB 5 file."""
+def _read_train_pids(file: Path, split_id: int) -> tuple[set[int], int]:
+    """Reads a split's identities to train on, and the number of splits, from a cell array in a MATLAB 5 file."""
     if not file.is_file():
         raise UserError(f"no file {file}: expected the partitions that come with GRID")
     try:
         cells = loadmat(file, variable_names=["trainIdxAll"])["trainIdxAll"].ravel()
         check_split_id("grid", split_id, len(cells))
         fields = cells[split_id].ravel()[0]
-        return {int(pid) for pid in np.ravel(fields[_TRAIN_FIELD])}
+        return {int(pid) for pid in np.ravel(fields[_TRAIN_FIELD])}, len(cells)
     except _DAMAGE as error:
         raise UserError(f"{file} does not hold GRID's partitions ({error!r}): copy it anew") from error

@@ -39,7 +39,7 @@ def read_ilids(root: Path, options: ReadOptions) -> Splits:
     check_split_id("ilids", options.split_id, len(draws))
     draw = draws[options.split_id]
     train, query, gallery = (sorted(samples[image] for image in draw[part]) for part in ("train", "query", "gallery"))
-    return Splits(train, query, gallery)
+    return Splits(train, query, gallery, split_ids=range(len(draws)))
 
 
 def _draw(images_of: dict[int, list[str]]) -> list[Draw]:

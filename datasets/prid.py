@@ -46,4 +46,5 @@ def read_prid(root: Path, options: ReadOptions) -> Splits:
         query=[s for s in by_camera[0] if s.pid in test_pids],
         gallery=[s for s in by_camera[1] if s.pid in test_pids | distractor_pids],
         distractor_pids=distractor_pids,
+        split_ids=range(len(draws)),
     )

@@ -110,6 +110,7 @@ def split_two_cameras(folder: Path, samples: Sequence[Sample], split_id: int) ->
         train=[s for s in samples if s.pid in train_pids],
         query=[s for s in test if s.camid == query_camera],
         gallery=[s for s in test if s.camid != query_camera],
+        split_ids=range(query_camera, 2 * len(draws), 2),
     )
     return require_images(folder, splits)
 

@@ -1,7 +1,7 @@
 """Scores of a network on targets: features of query and gallery, then CMC, mAP and mINP."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,19 +9,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.distance import normalize_features
+from engine.scores import Scores, average_splits
+from utils.distance import iterate_distances, normalize_features
 from utils.distributed import Runtime
-from utils.log import format_table, progress
-from utils.ranking import RankingResult, evaluate_blocks, evaluate_ranking
+from utils.log import progress
+from utils.ranking import RankingResult, evaluate_blocks
 from utils.rerank import iterate_reranked
 
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[Any], Tensor]  # of a batch: normalised images (N, 3, H, W) float32 on the device
+Found = tuple[Tensor, np.ndarray, np.ndarray]  # features (N, D) of images, their pids and camids (N,)
+LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # pids of query, gallery; camids of query, gallery
+
+DRAWN_RANKS = 50  # length of the CMC curve that an observer gets, at least
+DISTANCES = {"euclidean": "squared Euclidean distance", "cosine": "cosine distance"}
 
 
 class Batches(Protocol):
-    """Batches with ``indices`` and labels, in a fixed order, that can be gone through again and again."""
+    """Batches with ``indices`` and labels, in a fixed order, that can be gone through again and again.
+
+    ``samples`` are the images in that order, with ``path``, ``pid`` and ``camid``.
+    """
+
+    samples: Any  # a sequence
 
     def __iter__(self) -> Any: ...
     def __len__(self) -> int: ...
@@ -38,32 +49,21 @@ class Target(Protocol):
     def gallery(self) -> Batches:
         """Images that are searched in."""
 
+    @property
+    def splits(self) -> Mapping[int, "Target"]:
+        """By number the splits to take the mean over, whose images are in the above; empty: the above is the split."""
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores on one target, in [0, 1], and what they were computed from.
 
-    Attributes:
-        ranks: CMC at each of the ranks asked for.
-        mAP: Mean average precision.
-        mINP: Mean inverse negative penalty.
-        num_queries: Queries with a right match in the gallery.
-    """
+class Observer(Protocol):
+    """Sees every ranking that is scored."""
 
-    ranks: dict[int, float]
-    mAP: float
-    mINP: float
-    num_queries: int
+    def watch(
+        self, name: str, target: Target, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+    ) -> Iterable[Tensor]:
+        """Passes the blocks of rows of a target's distance matrix on, unchanged; ``distance`` says what they hold."""
 
-    @classmethod
-    def from_result(cls, result: RankingResult, ranks: Sequence[int]) -> "Scores":
-        """Takes the scores at ``ranks`` from a ranking's result."""
-        return cls({k: float(result.cmc[k - 1]) for k in ranks}, result.mAP, result.mINP, result.num_valid)
-
-    def as_dict(self) -> dict[str, float]:
-        """Lists the scores by name, for ``metrics.json``."""
-        cmc = {f"rank{k}": value for k, value in self.ranks.items()}
-        return {**cmc, "mAP": self.mAP, "mINP": self.mINP, "num_queries": self.num_queries}
+    def finish(self, name: str, result: RankingResult) -> None:
+        """Takes the scores, after the last block."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Protocols:
 @torch.no_grad()
 def compute_features(
     network: nn.Module, batches: Batches, prepare: Prepare, runtime: Runtime, *, flip: bool = False, label: str = ""
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
+) -> Found:
     """Runs a network in evaluation over images; under torchrun each process does its share and all get the whole.
 
     Returns:
@@ -113,7 +113,12 @@ def compute_features(
 
 
 def evaluate_targets(
-    network: nn.Module, targets: Mapping[str, Target], prepare: Prepare, runtime: Runtime, protocols: Protocols
+    network: nn.Module,
+    targets: Mapping[str, Target],
+    prepare: Prepare,
+    runtime: Runtime,
+    protocols: Protocols,
+    observer: Observer | None = None,
 ) -> dict[str, Scores]:
     """Scores a network on every target.
 
@@ -123,45 +128,92 @@ def evaluate_targets(
         prepare: Makes normalised images on the device from a batch.
         runtime: Under torchrun every process must call this; all get the same scores.
         protocols: How features are compared.
+        observer: Sees the rankings; needed in one process only.
 
     Raises:
         UserError: no query of a target has a match, or features are not finite.
     """
     scores: dict[str, Scores] = {}
     for name, target in targets.items():
-        query, query_pids, query_camids = compute_features(
-            network, target.query, prepare, runtime, flip=protocols.flip, label=f"{name} query"
+        query, gallery = (
+            compute_features(network, batches, prepare, runtime, flip=protocols.flip, label=f"{name} {part}")
+            for part, batches in (("query", target.query), ("gallery", target.gallery))
         )
-        gallery, gallery_pids, gallery_camids = compute_features(
-            network, target.gallery, prepare, runtime, flip=protocols.flip, label=f"{name} gallery"
-        )
-        query, gallery = query.to(runtime.device), gallery.to(runtime.device)
-        if protocols.normalize:
-            query, gallery = normalize_features(query), normalize_features(gallery)
-        labels = (query_pids, gallery_pids, query_camids, gallery_camids)
-        max_rank, single_shot = max(protocols.ranks), name in protocols.single_gallery_shot
-        result = evaluate_ranking(
-            query, gallery, *labels, metric=protocols.metric, max_rank=max_rank, single_gallery_shot=single_shot
-        )
-        scores[name] = Scores.from_result(result, protocols.ranks)
-        if protocols.rerank:
-            if protocols.metric == "cosine":
-                query, gallery = normalize_features(query), normalize_features(gallery)
-            blocks = iterate_reranked(query, gallery)
-            reranked = evaluate_blocks(blocks, *labels, max_rank=max_rank, single_gallery_shot=single_shot)
-            scores[f"{name}+rerank"] = Scores.from_result(reranked, protocols.ranks)
+        query, gallery = ((features.to(runtime.device), pids, camids) for features, pids, camids in (query, gallery))
+        single_shot = name in protocols.single_gallery_shot
+        if not target.splits:
+            found = score_rankings(name, target, query, gallery, protocols, single_shot, observer)
+            scores |= {f"{name}{kind}": of_kind for kind, of_kind in found.items()}
+            continue
+        of_split: dict[int, dict[str, Scores]] = {}
+        for number, split in target.splits.items():
+            parts = pick_images(query, target.query, split.query), pick_images(gallery, target.gallery, split.gallery)
+            watching = None if of_split else observer  # pictures of one split are enough
+            of_split[number] = score_rankings(f"{name}-split{number}", split, *parts, protocols, single_shot, watching)
+        for kind in next(iter(of_split.values())):
+            scores[f"{name}{kind}"] = average_splits({number: found[kind] for number, found in of_split.items()})
     return scores
 
 
-def format_scores(scores: Mapping[str, Scores]) -> str:
-    """Sets scores as a table in percent, a line a target."""
-    ranks: Iterable[int] = next(iter(scores.values())).ranks
-    header = ["target", "mAP", *(f"rank-{k}" for k in ranks), "mINP", "queries"]
-    rows = [
-        [name, f"{s.mAP:.1%}", *(f"{v:.1%}" for v in s.ranks.values()), f"{s.mINP:.1%}", s.num_queries]
-        for name, s in scores.items()
-    ]
-    return format_table(header, rows)
+def score_rankings(
+    name: str,
+    target: Target,
+    query: Found,
+    gallery: Found,
+    protocols: Protocols,
+    single_gallery_shot: bool,
+    observer: Observer | None = None,
+) -> dict[str, Scores]:
+    """Scores every ranking of a target; ``name`` is the observer's.
+
+    Returns:
+        By what the ranking's name has after the target's: "" and, if that is wanted, "+rerank".
+
+    Raises:
+        UserError: no query has a match, or features are not finite.
+    """
+    labels = (query[1], gallery[1], query[2], gallery[2])
+    max_rank = max(DRAWN_RANKS if observer else 1, *protocols.ranks)
+    scores = {}
+    for kind, blocks, distance in iterate_rankings("", query[0], gallery[0], protocols):
+        if observer:
+            blocks = observer.watch(f"{name}{kind}", target, blocks, labels, distance)
+        result = evaluate_blocks(blocks, *labels, max_rank=max_rank, single_gallery_shot=single_gallery_shot)
+        if observer:
+            observer.finish(f"{name}{kind}", result)
+        scores[kind] = Scores.from_result(result, protocols.ranks)
+    return scores
+
+
+def pick_images(found: Found, images: Batches, wanted: Batches) -> Found:
+    """Takes what was found of ``images`` for those that are ``wanted``, in their order."""
+    row_of = {sample.path: row for row, sample in enumerate(images.samples)}
+    rows = [row_of[sample.path] for sample in wanted.samples]
+    features, pids, camids = found
+    return features[rows], pids[rows], camids[rows]
+
+
+def iterate_rankings(
+    name: str, query: Tensor, gallery: Tensor, protocols: Protocols
+) -> Iterator[tuple[str, Iterable[Tensor], str]]:
+    """Yields every ranking to score: its name, its distances in blocks of rows, and what the distances are.
+
+    Args:
+        name: Of the target.
+        query: Features (Q, D).
+        gallery: Features (G, D) on the same device.
+        protocols: How features are compared.
+
+    Raises:
+        UserError: features that cannot be compared.
+    """
+    if protocols.normalize:
+        query, gallery = normalize_features(query), normalize_features(gallery)
+    blocks = iterate_distances(query, gallery, protocols.metric)
+    yield name, blocks, DISTANCES[protocols.metric]
+    if protocols.rerank:
+        blocks = iterate_reranked(query, gallery, metric=protocols.metric)
+        yield f"{name}+rerank", blocks, "re-ranked distance"
 
 
 def build_protocols(cfg: Any) -> Protocols:

@@ -1,6 +1,9 @@
 """What stops a run that cannot end well: values that are not finite, parameters without a gradient, full memory."""
 
-import logging
+import contextlib
+import math
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,25 +14,34 @@ from utils.checkpoint import save_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 
 def stop_at_bad_step(
     folder: Path, runtime: Runtime, loss: float, grad_norm: float, files: list[str], state: dict[str, Any]
 ) -> NoReturn:
-    """Saves the state before the bad step with the names of the batch's files, then raises.
+    """Saves the bad step to ``not_finite.pt``, with the names of the batch's files under ``batch_files``, then raises.
+
+    The state is the one before the optimiser's step, except for running statistics, which have seen the batch.
+
+    Args:
+        folder: The run's folder.
+        runtime: Every process must come here.
+        loss: Of this process.
+        grad_norm: Total norm of the gradients.
+        files: The images of this process's part of the batch.
+        state: The trainer's.
 
     Raises:
         UserError: always.
     """
     path = folder / "checkpoints" / "not_finite.pt"
-    all_files = [file for files_of_rank in runtime.gather(files) for file in files_of_rank]
+    losses, files_by_rank = zip(*runtime.gather((loss, files)), strict=True)
     if runtime.is_main:
-        save_checkpoint(path, {**state, "batch_files": all_files})
+        save_checkpoint(path, {**state, "batch_files": [file for part in files_by_rank for file in part]})
     runtime.barrier()
+    shown = next((value for value in losses if not math.isfinite(value)), loss)
     progress = state["progress"]
     raise UserError(
-        f"loss {loss} or gradient norm {grad_norm} is not finite in epoch {progress['epoch'] + 1}, batch "
+        f"loss {shown} or gradient norm {grad_norm} is not finite in epoch {progress['epoch'] + 1}, batch "
         f"{progress['batch'] + 1}; state and batch are in {path}; try a lower train.lr, train.clip_grad_norm, or "
         "train.amp bf16 or off"
     )
@@ -46,10 +58,30 @@ def check_gradients_reach(model: nn.Module) -> None:
         raise RuntimeError(f"no gradient reaches {len(without)} parameters: {', '.join(without[:5])}")
 
 
-def describe_out_of_memory(device: torch.device, batch_size: int) -> UserError:
-    """Makes the line for a GPU whose memory was not enough."""
-    peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-    return UserError(
-        f"GPU memory is too small: {batch_size} images a process needed more than {peak / 2**30:.1f} GiB of "
-        f"{total / 2**30:.1f} GiB; lower train.batch_size, or set train.amp bf16, or use more GPUs"
-    )
+@contextlib.contextmanager
+def explain_faults(device: torch.device, advice: str) -> Iterator[None]:
+    """Turns the machine's faults inside of the block into one line: a full memory, with ``advice``, or a lost worker.
+
+    Raises:
+        UserError: a GPU's or the machine's memory was not enough, or a process that loads images was killed.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+            raise UserError(f"the memory is too small, at most {describe_memory(device)} so far; {advice}") from error
+        if "DataLoader worker" in text:
+            raise UserError(
+                "a process that loads images was killed, most often for want of memory; lower data.workers or "
+                "train.batch_size, then continue with model.resume auto"
+            ) from error
+        raise
+
+
+def describe_memory(device: torch.device) -> str:
+    """Says what this process needed at most so far: of the GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        return f"{peak / 2**30:.1f} of {total / 2**30:.1f} GiB GPU memory"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB memory"

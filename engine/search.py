@@ -6,13 +6,13 @@ that weight decay or one large step has pushed there can never come back.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
-from engine.trainer import Task
+from engine.task import Task
 from utils.distributed import Runtime
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class SearchTask(Task):
         self.block_names, self.candidate_names = block_names, candidate_names
         self.generator = Generator().manual_seed(seed)
         self.temperature = temperature(0)
+        self._reached: Tensor | None = None  # (L, K) bool: which alphas had a gradient in this epoch; None: no step
 
     def forward(self, network: nn.Module, images: Tensor) -> Any:
         """Runs the super-network with freshly drawn path weights."""
@@ -106,11 +107,16 @@ class SearchTask(Task):
     def start_epoch(self, epoch: int) -> None:
         """Sets the epoch's temperature."""
         self.temperature = self.temperature_of(epoch)
+        self._reached = None
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Keeps every alpha where it still has a gradient."""
-        self.supernet.alphas.clamp_(min=ALPHA_FLOOR)
+        """Keeps every alpha where it still has a gradient, and notes which had one."""
+        alphas = self.supernet.alphas
+        if alphas.grad is not None:
+            reached = alphas.grad != 0
+            self._reached = reached if self._reached is None else self._reached | reached
+        alphas.clamp_(min=ALPHA_FLOOR)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Logs alphas, probabilities, entropy and temperature; returns them as scalars."""
@@ -131,12 +137,20 @@ class SearchTask(Task):
                 scalars[f"nas/alpha/{block}/{name}"] = float(alphas[i, k])
                 scalars[f"nas/probability/{block}/{name}"] = float(probabilities[i, k])
         logger.info("%s", "\n".join(lines))
-        for i, k in (alphas <= ALPHA_FLOOR).nonzero().tolist():
-            logger.warning(
-                "%s: %s is at the floor of %g: it is hardly ever drawn",
-                self.block_names[i], self.candidate_names[k], ALPHA_FLOOR,
-            )  # fmt: skip
+        if self.runtime.is_main:
+            self._warn_of_dead(alphas)
         return scalars
+
+    def _warn_of_dead(self, alphas: Tensor) -> None:
+        """Names the candidates that are hardly drawn any more, and those that learnt nothing."""
+        at_floor = alphas <= ALPHA_FLOOR
+        unreached = torch.zeros_like(at_floor) if self._reached is None else ~self._reached.cpu()
+        for dead, what in (
+            (at_floor, f"is at the floor of {ALPHA_FLOOR:g}: it is hardly ever drawn"),
+            (unreached, "got no gradient in this epoch: it did not learn"),
+        ):
+            for i, k in dead.nonzero().tolist():
+                logger.warning("%s: the alpha of %s %s", self.block_names[i], self.candidate_names[k], what)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the noise generator's state."""
@@ -148,14 +162,14 @@ class SearchTask(Task):
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(network: nn.Module, images: Sequence[Tensor] | Any) -> int:
+def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
     """Sets every batch norm's running statistics to their mean over the given batches of training images.
 
     A path of a super-network has seen its running statistics mixed with those of all other paths; a score with them
     says nothing about the path.
 
     Args:
-        network: Called in training mode, without learning.
+        network: Called in training mode, without learning; left in evaluation mode.
         images: Batches (N, 3, H, W) on the network's device.
 
     Returns:

@@ -92,6 +92,7 @@ def test_values_take_the_type_of_their_default():
         ("data.type", "video", "not video"),
         ("nas.min_lmda", 11.0, "is above nas.init_lmda"),
         ("test.evaluate", True, "needs model.load_weights"),
+        ("model.genotype", "osnet_ain", "set model.name osnet_child"),
         ("train.fixbase_epoch", 1000, "is above train.max_epoch"),
         ("data.norm_std", [0.0, 1.0, 1.0], "must be above 0"),
     ],
@@ -116,7 +117,7 @@ def test_wrong_config_file_is_told_in_one_line(tmp_path, content, told):
 
 
 def test_missing_config_file_is_told():
-    with pytest.raises(UserError, match="cannot read config file nowhere.yaml"):
+    with pytest.raises(UserError, match=r"cannot read config file nowhere\.yaml"):
         load_config(["nowhere.yaml"])
 
 

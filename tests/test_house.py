@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"datasets", "engine", "utils", "tools", "benchmarks", "tests"}
 TOP = {p.stem for p in ROOT.glob("*.py")}
-SOURCES = [p for p in (*ROOT.glob("*.py"), *(f for d in FOLDERS for f in (ROOT / d).rglob("*.py")))]
+SOURCES = sorted([*ROOT.glob("*.py"), *(f for d in FOLDERS for f in (ROOT / d).rglob("*.py"))])
 PROGRAM = [p for p in SOURCES if p.relative_to(ROOT).parts[0] != "tests"]
 
 ALLOWED = {  # folder or top-level module → what of the project it may import

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from datasets import DATASETS
+from datasets import DATASETS, FOLDERS
 from datasets.audit import (
     Finding,
     choose_for_sheet,
@@ -47,7 +47,6 @@ PUBLISHED: dict[str, Counts] = {
     "university1652": {"train": (701, 50_218), "query": (701, 37_855), "gallery": (951, 951)},
 }
 CUHK03_LABELED: Counts = {"train": (767, 7_368), "query": (700, 1_400), "gallery": (700, 5_328)}
-FOLDERS = {"dukemtmcreid": "dukemtmc-reid", "prid": "prid2011"}  # of the others the folder is the name
 
 _CELL_PX = (64, 128)
 _LABEL_PX = 12
@@ -154,7 +153,7 @@ def check_all(root: Path) -> bool:
     """
     well, found = True, False
     for name in PUBLISHED:
-        if not (root / FOLDERS.get(name, name)).is_dir():
+        if not (root / FOLDERS[name]).is_dir():
             print(f"{name}: not there")
             continue
         found = True
@@ -168,13 +167,17 @@ def check_all(root: Path) -> bool:
         print(f"{name}: {'PROBLEM: ' + '; '.join(f.text for f in findings) if findings else 'counts as published'}")
         well = well and not findings
     if not found:
-        raise UserError(f"no data set in {root}: expected folders as {', '.join(FOLDERS.get(n, n) for n in PUBLISHED)}")
+        raise UserError(f"no data set in {root}: expected folders as {', '.join(FOLDERS[n] for n in PUBLISHED)}")
     return well
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a person's mistake."""
-    parser = argparse.ArgumentParser(prog="check_dataset", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.check_dataset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", nargs="?", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--all", action="store_true", help="say which data sets are in the root, and count them")

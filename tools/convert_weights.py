@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from osnet_blocks import WIDTHS
 from osnet_child import build_child
 from osnet_nas import build_supernet
+from trained_child import find_multiplier
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -67,7 +67,7 @@ def _build_network(source: Path, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
     try:
         network = describe_torchreid_weights(weights)
         num_classes = 1 if network.num_classes is None else network.num_classes
-        width = _find_width(network)
+        width = find_multiplier(network)
         model: nn.Module
         if network.genotype is None:
             model = build_supernet(num_classes, width)
@@ -87,23 +87,16 @@ def _stored(state: Mapping[str, Tensor], network: TorchreidNetwork) -> dict[str,
 def _identify(network: TorchreidNetwork) -> dict[str, Any]:
     """Returns what ``model.load_weights`` compares with the network of the config (see ``build.build_network``)."""
     name = "osnet_nas" if network.genotype is None else "osnet_child"
-    identity = {"name": name, "width": _find_width(network), "loss": "softmax", "num_classes": network.num_classes}
+    identity = {"name": name, "width": find_multiplier(network), "loss": "softmax", "num_classes": network.num_classes}
     if network.genotype is None:
         return identity
     return {**identity, "genotype": list(network.genotype.blocks), "stem_norm": network.stem_norm}
 
 
-def _find_width(network: TorchreidNetwork) -> float:
-    for width, (stem_channels, *_) in WIDTHS.items():
-        if stem_channels == network.stem_channels:
-            return width
-    raise UserError(f"no OSNet has a stem of {network.stem_channels} channels")
-
-
 def _print_network(network: TorchreidNetwork) -> None:
     kind = "super-network" if network.genotype is None else "child"
     classes = "no classifier" if network.num_classes is None else f"{network.num_classes} identities"
-    print(f"{kind}: width {_find_width(network)}, {network.stem_norm} stem norm, {classes}")
+    print(f"{kind}: width {find_multiplier(network)}, {network.stem_norm} stem norm, {classes}")
     if network.genotype is not None:
         print(network.genotype)
         print(repr(network.genotype))
@@ -111,7 +104,11 @@ def _print_network(network: TorchreidNetwork) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
-    parser = argparse.ArgumentParser(prog="convert_weights", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.convert_weights",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for command, reads, writes in (
         ("import", "Torchreid's file", "checkpoint of this project"),

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
+from datasets.synthetic import SyntheticSize
 from genotype import Genotype
 from main import main as run_main
+from tools.make_synthetic import draw_sheet
 from utils.log import format_table
 from utils.plots import save_figure
 
 CONFIG = str(Path(__file__).parents[1] / "quickstart.yaml")
 DOMAINS = {"synthetic_a": "seen", "synthetic_b": "unseen", "synthetic_c": "unseen"}
-CHILD_SETTINGS = ["model.name", "osnet_child", "train.max_epoch", "16"]
+CHILD_SETTINGS = ["model.name", "osnet_child", "train.max_epoch", "14"]
 
 
 def run_step(folder: Path, *settings: str) -> None:
@@ -57,16 +58,6 @@ def draw_comparison(scores: dict[str, dict[str, dict[str, float]]], path: Path) 
     save_figure(figure, path)
 
 
-def draw_people(data: Path, path: Path) -> None:
-    """Sets four people of each domain, under all their cameras, side by side."""
-    rows = []
-    for domain in DOMAINS:
-        [folder] = sorted((data / "synthetic").glob(f"v*/{domain.removeprefix('synthetic_')}/bounding_box_train"))
-        files = [f for pid in range(1, 5) for f in sorted(folder.glob(f"{pid:04d}_c*s1_000000_00.jpg"))]
-        rows.append(np.concatenate([np.asarray(Image.open(f)) for f in files], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path)
-
-
 def main() -> int:
     """Runs the demo; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,7 +70,9 @@ def main() -> int:
         run_step(folder / name, *CHILD_SETTINGS, "model.genotype", genotype)
     scores = {name: read_scores(folder / name) for name in networks}
     draw_comparison(scores, folder / "comparison.png")
-    draw_people(folder / "data", folder / "people.png")
+    draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], SyntheticSize(), folder / "data", 4).save(
+        folder / "people.png"
+    )
     header = ["trained on synthetic_a", *(f"{name} ({kind}) mAP / rank-1" for name, kind in DOMAINS.items())]
     rows = [
         [name, *(f"{by_domain[d]['mAP']:.1%} / {by_domain[d]['rank1']:.1%}" for d in DOMAINS)]

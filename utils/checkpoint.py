@@ -7,6 +7,7 @@ import shutil
 import struct
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _DAMAGE = (
 _EARLIER = re.compile(r"last\.(\d+)\.pt")
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, content: dict[str, Any], before_replacing: Callable[[], object] = lambda: None) -> None:
     """Writes a checkpoint; ``content`` holds tensors and plain values in dicts, lists and tuples.
 
     Raises:
@@ -34,7 +35,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """
     document = {"format": FORMAT, "version": VERSION, **content}
     try:
-        write_atomically(path, lambda file: torch.save(document, file))
+        write_atomically(path, lambda file: torch.save(document, file), before_replacing)
     except RuntimeError as error:  # PyTorch's writer reports a full disk so
         raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
@@ -42,8 +43,17 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
     """Writes ``last.pt`` and keeps the ``keep - 1`` checkpoints before it: ``last.1.pt`` is the newest of them.
 
-    ``last.pt`` is a whole checkpoint at every moment, the old one or the new one.
+    ``last.pt`` is a whole checkpoint at every moment, the old one or the new one, and no older one goes before the
+    new one is safe on the disk.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; all checkpoints are then as they were.
     """
+    save_checkpoint(folder / "last.pt", content, lambda: _make_older(folder, keep))
+
+
+def _make_older(folder: Path, keep: int) -> None:
+    """Moves each checkpoint one place on; ``last.pt`` stays, under both names."""
     last, previous = folder / "last.pt", folder / "last.1.pt"
     for age in range(keep - 1, 1, -1):
         if (younger := folder / f"last.{age - 1}.pt").exists():
@@ -51,7 +61,6 @@ def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
     if keep > 1 and last.exists():
         previous.unlink(missing_ok=True)
         _link_or_copy(last, previous)
-    save_checkpoint(last, content)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,8 +1,10 @@
 """Device and parallelism, chosen once: CPU, one GPU, DataParallel over several, or torchrun's processes."""
 
-import logging
 import os
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -10,44 +12,153 @@ from torch import Tensor, distributed, nn
 
 from utils.errors import UserError
 
-logger = logging.getLogger(__name__)
+_POLL_SEC = 0.5  # how often a process looks whether another one has ended
+_GRACE_SEC = 3.0  # for a process that is about to end by itself
+_EXIT_CODE = "exit_code"  # under this name the first process to end early tells the others
+
+
+class Peers:
+    """The other processes of a run: tells them when this one ends early, and ends this one when one of them has.
+
+    Without it the others would wait for the lost one in their next exchange, with NCCL for minutes.
+
+    Args:
+        store: What all processes can read and write.
+    """
+
+    def __init__(self, store: distributed.Store) -> None:
+        self._store = store
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def announce(self, exit_code: int) -> bool:
+        """Tells the others that this process ends; returns whether it is the first to do so, whose message counts."""
+        try:
+            first = self._store.add("ending", 1) == 1
+            if first:
+                self._store.set(_EXIT_CODE, str(exit_code))
+        except RuntimeError:  # the process that has the store is gone
+            return False
+        return first
+
+    def close(self) -> None:
+        """Stops to look after the others."""
+        self._closed.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        try:
+            while not self._closed.wait(_POLL_SEC):
+                if self._store.check([_EXIT_CODE]):
+                    exit_code = int(self._store.get(_EXIT_CODE))
+                    if not self._closed.wait(_GRACE_SEC):
+                        os._exit(exit_code)
+        except RuntimeError:  # the store went with the process that had it; exchanges with that one fail by themselves
+            return
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a process computes and with whom.
+    """Where a process computes and with whom; enter it around all that the processes do together.
 
     Attributes:
         device: Where this process keeps the model.
         rank: This process among all, from 0; rank 0 writes.
         world_size: Processes in all; 1 without torchrun.
         replicas: GPUs that this process spreads a batch over (DataParallel); 1 on a CPU and under torchrun.
+        peers: The other processes, None without torchrun.
     """
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
     replicas: int = 1
+    peers: Peers | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
 
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves together with the others, or tells them that this process ends with an error.
+
+        Only the first process that ends lets its error out, so that one line is printed. An exit code that an error
+        brings (``engine.interrupt.Interrupted``) is kept.
+
+        Raises:
+            UserError: another process was lost, and what was raised comes from that.
+        """
+        if self.peers is None:
+            return
+        if error is None:
+            self.barrier()
+            self.peers.close()
+            distributed.destroy_process_group()
+            return
+        was_asked = hasattr(error, "exit_code")
+        lost = _tells_of_lost_peer(error)
+        code = 2 if lost or isinstance(error, UserError) else getattr(error, "exit_code", 1)
+        first = self.peers.announce(code)
+        if not first and not was_asked:
+            os._exit(code)
+        self.peers.close()
+        if lost:
+            raise UserError("another process of this run was lost; continue with model.resume auto") from error
+
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
-        """Moves ``model`` to the device and wraps it for the parallelism at hand; ``model`` itself stays usable."""
+        """Moves ``model`` to the device and wraps it for the parallelism at hand; ``model`` itself stays usable.
+
+        DistributedDataParallel takes note of which parameters learn: wrap anew whenever that changes.
+        """
         model.to(self.device)
-        if self.world_size > 1:
-            if sync_bn and self.device.type == "cuda":
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            return nn.parallel.DistributedDataParallel(model, device_ids=ids)
-        return nn.DataParallel(model) if self.replicas > 1 else model
+        if self.world_size == 1:
+            return nn.DataParallel(model) if self.replicas > 1 else model
+        if sync_bn:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
-        """Moves ``model`` to the device and spreads it over this process's GPUs."""
+        """Moves ``model`` to the device and spreads it over this process's GPUs.
+
+        Every process takes rank 0's running statistics: in training each has seen its own part of the batches.
+        """
         model.to(self.device)
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
         return nn.DataParallel(model) if self.replicas > 1 else model
+
+    def check_sync_bn(self, sync_bn: bool) -> None:
+        """Checks that batch norms can share their statistics where they are to.
+
+        Raises:
+            UserError: they cannot here.
+        """
+        if sync_bn and (self.device.type != "cuda" or self.replicas > 1):
+            raise UserError("train.sync_bn True needs GPUs under torchrun, one for each process; set it to False")
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Checks that every device gets at least two images, which batch norms need.
+
+        Raises:
+            UserError: ``batch_size``, over all devices, is too small or splits badly.
+        """
+        share = batch_size // self.world_size
+        largest = -(-share // self.replicas)
+        smallest = share % largest or largest  # as DataParallel splits
+        if smallest < 2:
+            raise UserError(
+                f"train.batch_size {batch_size} leaves a device with {smallest} image(s), batch norms need 2; choose a "
+                f"multiple of {2 * self.world_size * self.replicas}"
+            )
 
     def gather(self, value: Any) -> list[Any]:
         """Returns every process's value, in order of rank, in every process."""
@@ -57,13 +168,31 @@ class Runtime:
         distributed.all_gather_object(values, value)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+    def join(self, tensor: Tensor) -> Tensor:
+        """Concatenates every process's images (N, C, H, W), all of one shape, by rank: (world_size · N, C, H, W)."""
         if self.world_size == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.device)
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-        return bool(flags)
+            return tensor
+        parts = [torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device) for _ in range(self.world_size)]
+        distributed.all_gather(parts, tensor.contiguous())
+        is_channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+        return torch.cat(parts).contiguous(memory_format=layout)
+
+    def share(self, value: Any) -> Any:
+        """Returns rank 0's value in every process."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Whether each flag is set in any process; all processes must ask for the same flags."""
+        if self.world_size == 1:
+            return list(flags)
+        found = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return [flag > 0 for flag in found.tolist()]
 
     def barrier(self) -> None:
         """Waits until every process is here."""
@@ -91,17 +220,26 @@ def choose_runtime(use_gpu: bool) -> Runtime:
         if on_gpu:
             return Runtime(torch.device("cuda", 0), replicas=torch.cuda.device_count())
         return Runtime(torch.device("cpu"))
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if on_gpu and local_rank >= torch.cuda.device_count():
+    local_rank, num_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if on_gpu and num_here > torch.cuda.device_count():
         raise UserError(
-            f"torchrun started process {local_rank} on a machine with {torch.cuda.device_count()} visible GPUs; "
-            "lower --nproc-per-node"
+            f"torchrun started {num_here} processes on a machine with {torch.cuda.device_count()} visible GPUs; lower "
+            "--nproc-per-node"
         )
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
-    return Runtime(device, distributed.get_rank(), distributed.get_world_size())
+    store, rank, world_size = next(distributed.rendezvous("env://"))
+    # torchrun may keep its store over a restart; what the processes before left in it is not for these
+    store = distributed.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    exchange = distributed.PrefixStore("exchange", store)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", store=exchange, rank=rank, world_size=world_size)
+    return Runtime(device, rank, world_size, peers=Peers(distributed.PrefixStore("peers", store)))
+
+
+def is_first_here() -> bool:
+    """Whether this is the only process of the run on this machine, or torchrun's first here."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def select_gpus(devices: str) -> None:
@@ -113,3 +251,10 @@ def select_gpus(devices: str) -> None:
     if not all(part.strip().isdigit() for part in devices.split(",")):
         raise UserError(f"--gpu-devices {devices}: expected numbers separated by commas, such as 0,1")
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
+
+
+def _tells_of_lost_peer(error: BaseException) -> bool:
+    """Whether an exchange failed because another process is gone."""
+    if isinstance(error, distributed.DistBackendError | distributed.DistNetworkError):
+        return True
+    return type(error) is RuntimeError and any(t in str(error) for t in ("closed by peer", "reset by peer", "gloo"))

@@ -145,7 +145,7 @@ def test_read_only_folder_gives_the_same(
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.os, "fsync", refuse)
     with caplog.at_level(logging.INFO):
         assert relative(tmp_path, read(tmp_path, name, 3)) == written
     assert not (folder / SPLITS_FILE).exists()

@@ -1,0 +1,99 @@
+"""Kill -9 at random moments: the continued run ends as the one that was never killed, to the last bit.
+
+The environment variable KILLS sets how many kills each of search and child gets (default 2; 20 before a release).
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fork_server import ForkServer
+from utils.checkpoint import load_checkpoint
+
+KILLS = int(os.environ.get("KILLS", "2"))
+SETTINGS = [
+    "model.width", "0.25", "data.height", "32", "data.width", "16", "data.workers", "0", "train.batch_size", "18",
+    "train.max_epoch", "2", "test.batch_size", "16", "test.ranks", "[1, 5]", "test.eval_freq", "1",
+    "data.transforms", "['random_flip', 'color_jitter']", "train.lr_scheduler", "cosine", "train.optim", "amsgrad",
+    "train.save_every_min", "0.000001", "model.resume", "auto",
+]  # fmt: skip
+EXACT = ("model", "optimizer", "scheduler", "scaler", "task", "progress")
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+def words(name: str, root: Path, folder: Path) -> list[object]:
+    return ["--root", root, "model.name", name, "data.save_dir", folder, *SETTINGS]
+
+
+def assert_identical(a, b, where=""):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_identical(*pair, f"{where}/{i}")
+    else:
+        assert a == b, where
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Compares all that two runs computed."""
+    for checkpoint in ("last.pt", "best.pt"):
+        one, other = (load_checkpoint(folder / "checkpoints" / checkpoint) for folder in (a, b))
+        for key in EXACT:
+            assert_identical(one[key], other[key], f"{checkpoint}/{key}")
+    for file, key in (("metrics.json", "targets"), ("genotype.json", "conv2"), ("genotype.json", "found")):
+        if (a / file).exists():
+            one, other = (json.loads((folder / file).read_text())[key] for folder in (a, b))
+            assert one == other, file
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(server, market_root, tmp_path_factory):
+    """Folder and seconds of the run that was never killed, by network name."""
+    runs = {}
+    for name in ("osnet_nas", "osnet_child"):
+        folder = tmp_path_factory.mktemp(name)
+        started = time.monotonic()
+        assert server.run(words(name, market_root, folder / "run"), folder / "output") == 0, folder / "output"
+        runs[name] = folder / "run", time.monotonic() - started
+    return runs
+
+
+def kill_after(seconds: float, server: ForkServer, settings: list[object], log: Path) -> bool:
+    """Starts a run and kills it; returns whether it was still running."""
+    pid = server.start(settings, log)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return server.wait(pid) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize("name", ["osnet_nas", "osnet_child"])
+def test_killed_run_continues_to_the_same_end(server, uninterrupted, market_root, tmp_path, name, seed):
+    whole, seconds = uninterrupted[name]
+    settings, log = words(name, market_root, tmp_path / "run"), tmp_path / "output"
+    moment = random.Random(f"{name} {seed}").uniform(0.1, 1.0) * seconds
+    while not kill_after(moment, server, settings, log):  # the machine was busier when the time was taken
+        shutil.rmtree(tmp_path / "run")
+        moment /= 2
+    assert server.run(settings, log) == 0, log.read_text()
+    assert_same_run(whole, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))

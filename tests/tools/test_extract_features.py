@@ -1,0 +1,141 @@
+"""The command line that writes features of a folder or of a manifest's files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.base import Sample
+from datasets.loaders import EvalLoader, Preparer
+from engine.evaluator import compute_features
+from genotype import Genotype
+from osnet_child import ChildNet, build_child
+from tools.extract_features import main
+from utils.checkpoint import save_checkpoint
+from utils.distributed import Runtime
+
+HEIGHT, WIDTH = 48, 32
+
+
+@pytest.fixture(scope="module")
+def child() -> ChildNet:
+    torch.manual_seed(0)
+    return build_child(4, Genotype.named("osnet_ibn"), 0.25, "instance")
+
+
+@pytest.fixture
+def weights(child: ChildNet, tmp_path: Path) -> Path:
+    save_checkpoint(
+        tmp_path / "best.pt", {"config": {"data.height": HEIGHT, "data.width": WIDTH}, "model": child.state_dict()}
+    )
+    return tmp_path / "best.pt"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five images of different sizes, one of them in a folder below, and a file that is none."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(["b.png", "a.jpg", "c/d.bmp", "e.PNG", "f.jpg"]):
+        file = tmp_path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40 + 9 * i, 30 + i, 3), dtype=np.uint8)).save(file)
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    return tmp_path / "images"
+
+
+def evaluate(child: ChildNet, files: list[str]) -> np.ndarray:
+    """Features of the project's own evaluation."""
+    preparer = Preparer()
+    loader = EvalLoader([Sample(file, 0, 0) for file in files], batch_size=2, height=HEIGHT, width=WIDTH)
+    cpu = torch.device("cpu")
+    features, _, _ = compute_features(child, loader, lambda batch: preparer(batch, cpu), Runtime(cpu))
+    return features.numpy()
+
+
+@pytest.mark.parametrize("batch_size", ["1", "2", "100"])
+def test_folder_as_the_evaluation_does_it(batch_size, child, weights, folder, tmp_path, capsys):
+    output = tmp_path / "features.npz"
+    words = [str(folder), "--weights", str(weights), "--output", str(output), "--batch-size", batch_size]
+    assert main(words) == 0
+    assert "5 of 5 images" in capsys.readouterr().out
+    files = [str(folder / name) for name in ("a.jpg", "b.png", "c/d.bmp", "e.PNG", "f.jpg")]
+    with np.load(output) as table:
+        assert table["paths"].tolist() == files
+        expected = evaluate(child, files)
+        assert expected.std(0).max() > 1e-3
+        np.testing.assert_allclose(table["features"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_manifest_into_two_tables(child, weights, folder, tmp_path):
+    (tmp_path / "people.csv").write_text("pid,path\n7,images/f.jpg\n3,images/a.jpg\n7,images/f.jpg\n")
+    outputs = [tmp_path / "features.npz", tmp_path / "features.csv"]
+    assert main([str(tmp_path / "people.csv"), "--weights", str(weights), "--output", *map(str, outputs)]) == 0
+    with np.load(outputs[0]) as table:
+        assert table["paths"].tolist() == ["images/f.jpg", "images/a.jpg", "images/f.jpg"]
+        assert table["pid"].tolist() == [7, 3, 7]
+        expected = evaluate(child, [str(folder / name) for name in ("f.jpg", "a.jpg", "f.jpg")])
+        np.testing.assert_allclose(table["features"], expected, rtol=1e-4, atol=1e-6)
+        lines = outputs[1].read_text().splitlines()
+        assert lines[0].startswith("path,pid,f0,")
+        assert lines[2].startswith("images/a.jpg,3,")
+        np.testing.assert_array_equal(np.float32(lines[2].split(",")[2:]), table["features"][1])
+
+
+def test_broken_images(child, weights, folder, tmp_path, capsys):
+    (folder / "a.jpg").write_bytes(b"cut off")
+    output = tmp_path / "features.npz"
+    words = [str(folder), "--weights", str(weights), "--output", str(output), "--batch-size", "2"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"extract_features: broken image {folder / 'a.jpg'}: ")
+    assert error.count("\n") == 1
+    assert not output.exists()
+    assert main([*words, "--on-corrupt", "skip"]) == 0
+    printed = capsys.readouterr().out
+    assert f"left out: broken image {folder / 'a.jpg'}" in printed
+    assert "4 of 5 images" in printed
+    with np.load(output) as table:
+        files = [str(folder / name) for name in ("b.png", "c/d.bmp", "e.PNG", "f.jpg")]
+        assert table["paths"].tolist() == files
+        np.testing.assert_allclose(table["features"], evaluate(child, files), rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_readable(weights, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.jpg").write_bytes(b"")
+    words = ["--weights", str(weights), "--output", str(tmp_path / "f.npz"), "--on-corrupt", "skip"]
+    assert main([str(tmp_path / "empty"), *words]) == 2
+    assert "none of the 1 images can be read" in capsys.readouterr().err
+
+
+def test_weights_gone_wrong(child, folder, tmp_path, capsys):
+    state = {name: tensor.clone() for name, tensor in child.state_dict().items()}
+    state["fc.0.bias"][0] = float("inf")
+    save_checkpoint(tmp_path / "bad.pt", {"model": state})
+    words = [str(folder), "--weights", str(tmp_path / "bad.pt"), "--output", str(tmp_path / "f.npz")]
+    assert main([*words, "--size", "32", "16"]) == 2
+    assert f"the features of {folder / 'a.jpg'} are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images", "--output", "f.parquet"], "must end in .npz or .csv"),
+        (["images", "--output", "none/f.npz"], "no folder"),
+        (["images", "--output", "f.npz", "--batch-size", "0"], "at least 1"),
+        (["images", "--output", "f.npz", "--size", "8", "8"], "at least 16×16"),
+        (["nowhere", "--output", "f.npz"], "give a folder of images or a CSV manifest"),
+        (["bare", "--output", "f.npz"], "no image in"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, weights, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bare").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--weights", str(weights)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("extract_features: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "f.npz").exists()

@@ -1,0 +1,25 @@
+"""Every tool is started in the same way and says so in its help."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+TOOLS = sorted(
+    path.stem
+    for path in (Path(__file__).parents[2] / "tools").glob("*.py")
+    if 'if __name__ == "__main__":' in path.read_text()
+)
+
+
+def test_there_are_tools():
+    assert {"check_dataset", "complexity", "convert_weights", "export_onnx", "extract_features"} <= set(TOOLS)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_says_how_to_start_it(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"tools.{name}").main()
+    assert stop.value.code == 0
+    assert f"python -m tools.{name}" in capsys.readouterr().out

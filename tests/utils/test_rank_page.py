@@ -1,0 +1,187 @@
+"""The page of ranked lists: well-formed, escaped, self-contained; and the sheets of pictures."""
+
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.errors import UserError
+from utils.histogram import DistanceHistogram
+from utils.neighbours import Neighbour, RankedList
+from utils.plots import draw_activation_maps, draw_cmc, draw_distances
+from utils.rank_page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, format_rank_page
+from utils.rank_sheet import draw_ranked_lists, shorten
+from utils.thumbnails import read_thumbnail
+
+VOID = {"meta", "img", "br", "link"}
+NASTY = "a & b <i>\"'$x_y$ c.jpg"
+EXTERNAL = {"src", "href", "action", "srcset", "poster", "data"}
+
+
+class PageParser(HTMLParser):
+    """Collects what the tests look at and checks that elements are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def parse(page):
+    parser = PageParser()
+    parser.feed(page)
+    parser.close()
+    assert not parser.open
+    return parser
+
+
+@pytest.fixture
+def ranked(tmp_path):
+    """A query whose two shown neighbours are wrong, files with names that need care."""
+    folder = tmp_path / "<data> & more"
+    folder.mkdir()
+    paths = [str(folder / NASTY), str(folder / "tall.png"), str(folder / "wide palette.png"), str(folder / "grey.bmp")]
+    Image.new("RGB", (64, 128), "red").save(paths[0], format="JPEG")
+    Image.new("RGB", (300, 900), "green").save(paths[1])
+    Image.new("P", (500, 100)).save(paths[2], transparency=0)
+    Image.new("L", (20, 30), 128).save(paths[3])
+    neighbours = (Neighbour(1, paths[1], 8, 0, 0.25, False), Neighbour(2, paths[2], 0, 2, 0.5, False))
+    return RankedList(paths[0], 7, 1, 0.125, 3, neighbours, Neighbour(9, paths[3], 7, 3, 0.75, True))
+
+
+def test_page_is_well_formed_and_says_what_it_shows(ranked):
+    page = format_rank_page("mar<key>", {"mAP": "12.0%"}, {"best": [ranked], "random": []}, "cosine distance")
+    parser = parse(page)
+    text = "".join(parser.text)
+    assert page.startswith("<!DOCTYPE html>")
+    assert ("html", {"lang": "en"}) in parser.elements
+    assert "Ranked lists on mar<key>" in text
+    for part in (NASTY, "12.0%", "12.50%", "cosine distance", "✗ 1", "✗ 2", "✓ 9", "id 8, cam 0", "0.250"):
+        assert part in text, part
+    assert not {"i", "key", "script"} & {tag for tag, _ in parser.elements}
+    links = [attributes["href"] for tag, attributes in parser.elements if tag == "a"]
+    ids = [attributes["id"] for _, attributes in parser.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert links == ["#best", "#random"]
+    named = {a["aria-labelledby"] for _, a in parser.elements if "aria-labelledby" in a}
+    assert {*named, "best", "random"} <= set(ids)
+
+
+def test_images_are_embedded_small_and_described(ranked):
+    parser = parse(format_rank_page("x", {}, {"best": [ranked]}, "cosine distance"))
+    images = [attributes for tag, attributes in parser.elements if tag == "img"]
+    assert [i["alt"] for i in images] == [
+        "Query: identity 7, camera 1",
+        "Rank 1, another person: identity 8, camera 0, distance 0.250",
+        "Rank 2, another person: identity 0, camera 2, distance 0.500",
+        "First right match, rank 9, the same person: identity 7, camera 3, distance 0.750",
+    ]
+    sizes = []
+    for attributes in images:
+        head, data = attributes["src"].split(",", 1)
+        assert head == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+            image.load()
+            assert (str(image.width), str(image.height)) == (attributes["width"], attributes["height"])
+            sizes.append(image.size)
+    assert sizes == [(64, 128), (53, THUMBNAIL_HEIGHT), (THUMBNAIL_WIDTH, 24), (20, 30)]
+
+
+def test_page_needs_nothing_from_outside(ranked):
+    page = format_rank_page("x", {}, {"best": [ranked], "worst": [ranked]}, "cosine distance")
+    for tag, attributes in parse(page).elements:
+        for name in EXTERNAL & attributes.keys():
+            assert attributes[name].startswith(("#", "data:")), (tag, name)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_shown_first_match_is_not_repeated(ranked):
+    first = Neighbour(1, ranked.path, 7, 2, 0.1, True)
+    found = RankedList(ranked.path, 7, 1, 1.0, 1, (first,), first)
+    text = "".join(parse(format_rank_page("x", {}, {"best": [found]}, "cosine distance")).text)
+    assert text.count("✓ 1") == 1
+
+
+def size_in_inches(path):
+    """Opens a PNG and checks that something is drawn in it."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert np.asarray(image.convert("L")).std() > 1
+        return image.width / 150, image.height / 150
+
+
+def test_sheet_grows_with_its_lists(ranked, tmp_path):
+    draw_ranked_lists([ranked], "one $ & <title>", tmp_path / "one.png")
+    draw_ranked_lists([ranked] * 3, "three", tmp_path / "three.png")
+    (width, one), (same_width, three) = (size_in_inches(tmp_path / f"{n}.png") for n in ("one", "three"))
+    assert width == same_width == pytest.approx(0.9 + 4 * 1.22, abs=0.02)
+    assert three - one == pytest.approx(2 * 2.26, abs=0.02)
+
+
+def test_sheet_shows_frames_in_colour_and_style(ranked, tmp_path):
+    draw_ranked_lists([ranked], "x", tmp_path / "sheet.png")
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    wrong, right = (np.abs(pixels - colour).sum(axis=2) < 30 for colour in ((0xCF, 0x22, 0x2E), (0x1A, 0x7F, 0x37)))
+    # frames are two pictures wide against one; dashes leave more than a quarter of a wrong one's line open
+    assert 0 < wrong.sum() < 2 * 0.75 * right.sum()
+
+
+def test_long_list_is_cut_in_the_sheet(ranked, tmp_path):
+    neighbours = tuple(Neighbour(i, ranked.path, 8, 0, 0.5, False) for i in range(1, 16))
+    long = RankedList(ranked.path, 7, 1, 0.1, 1, neighbours, ranked.first_match)
+    draw_ranked_lists([long], "x", tmp_path / "sheet.png")
+    assert size_in_inches(tmp_path / "sheet.png")[0] == pytest.approx(0.9 + 12 * 1.22, abs=0.02)
+
+
+def test_cmc_and_distances_are_drawn(tmp_path):
+    draw_cmc({"a $b$": np.linspace(0.5, 1, 50), "c": np.ones(50)}, tmp_path / "cmc.png")
+    assert size_in_inches(tmp_path / "cmc.png") == pytest.approx((7, 4.8), abs=0.02)
+    histogram = DistanceHistogram()
+    histogram.add(np.array([0.1, 0.5, 0.7], dtype=np.float32), np.array([0]), np.array([], dtype=int))
+    draw_distances(histogram, "Distances on $x$", "cosine distance", tmp_path / "distances.png")
+    assert size_in_inches(tmp_path / "distances.png") == pytest.approx((7, 4.2), abs=0.02)
+
+
+def test_distances_all_equal_are_drawn(tmp_path):
+    histogram = DistanceHistogram()
+    histogram.add(np.zeros(3, dtype=np.float32), np.array([0]), np.array([], dtype=int))
+    draw_distances(histogram, "x", "cosine distance", tmp_path / "distances.png")
+    assert size_in_inches(tmp_path / "distances.png") == pytest.approx((7, 4.2), abs=0.02)
+
+
+def test_activation_sheet_has_three_pictures_an_image(tmp_path):
+    images = np.full((5, 32, 16, 3), 200, dtype=np.uint8)
+    maps = np.tile(np.linspace(0, 1, 32)[:, None], (5, 1, 16))
+    draw_activation_maps(images, maps, ["$a\nb"] * 5, "title", tmp_path / "sheet.png")
+    width, height = size_in_inches(tmp_path / "sheet.png")
+    assert width == pytest.approx(4 * (3 * 0.8 + 0.3) + 0.3, abs=0.02)
+    assert height == pytest.approx(2 * 2.1 + 0.75, abs=0.02)
+
+
+def test_long_name_loses_its_middle():
+    assert shorten("short.jpg", 9) == "short.jpg"
+    assert shorten("0123456789.jpg", 9) == "0123….jpg"
+
+
+def test_unreadable_image_is_told(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    for path in (broken, tmp_path / "missing.jpg"):
+        with pytest.raises(UserError, match=rf"cannot read image .*{path.name}"):
+            read_thumbnail(path, 10, 10)

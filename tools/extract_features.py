@@ -1,0 +1,164 @@
+"""Writes the features of images into a table: a folder of images, or the files that a CSV manifest lists.
+
+    python -m tools.extract_features PHOTOS --weights log/osnet_child/checkpoints/best.pt --output features.npz
+    python -m tools.extract_features people.csv --weights osnet_ain_x1_0.pth --output features.npz features.csv
+
+A manifest has a header line with a column ``path``, relative to the manifest's folder; its other columns go into the
+table as they are. Tables: ``.npz`` holds ``features`` (N, 512) float32, ``paths`` and one array for each other column;
+``.csv`` holds path, the other columns, f0 to f511. There is no Parquet, it would need a further package.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets.decode import CorruptImageError
+from datasets.files import is_image_name
+from feature_extractor import FeatureExtractor
+from tools.feature_table import WRITERS, Manifest, read_manifest, write_table
+from utils.errors import UserError
+from utils.log import progress, start_log
+
+logger = logging.getLogger(__name__)
+
+
+def list_images(source: Path) -> Manifest:
+    """Returns what is to be read: all images in a folder and the folders below, sorted, or a manifest's lines.
+
+    Raises:
+        UserError: neither a folder with images nor a readable manifest.
+    """
+    if not source.is_dir():
+        return read_manifest(source)
+    paths = sorted(str(path) for path in source.rglob("*") if is_image_name(path.name) and path.is_file())
+    if not paths:
+        raise UserError(f"no image in {source} or in the folders below it")
+    return Manifest(paths, paths, {})
+
+
+def extract(extractor: FeatureExtractor, files: Sequence[str], *, skip: bool, workers: int) -> tuple[Tensor, list[int]]:
+    """Computes the features of image files; threads read the next batch meanwhile.
+
+    Args:
+        extractor: Gives the batch size too.
+        files: Images.
+        skip: Leave broken images out with a warning for each, instead of stopping.
+        workers: Threads, at least 1.
+
+    Returns:
+        Features (M, 512) float32 and the M positions in ``files``.
+
+    Raises:
+        CorruptImageError: an image is broken and may not be skipped.
+        UserError: all images are broken, or features are not finite.
+    """
+    features, positions = [], list[int]()
+    for first, images in progress(_read_batches(extractor, files, workers), None, "features"):
+        readable = []
+        for position, image in enumerate(images, first):
+            if isinstance(image, Tensor):
+                readable.append(image)
+                positions.append(position)
+            elif skip:
+                logger.warning("left out: %s", image)
+            else:
+                raise image
+        if readable:
+            features.append(extractor.embed(torch.stack(readable)))
+    if not features:
+        raise UserError(f"none of the {len(files)} images can be read")
+    table = torch.cat(features)
+    finite = table.isfinite().all(1)
+    if not finite.all():
+        raise UserError(f"the features of {files[positions[int(finite.long().argmin())]]} are not finite; are these "
+                        "the weights of a training that went well?")  # fmt: skip
+    return table, positions
+
+
+def _read_batches(
+    extractor: FeatureExtractor, files: Sequence[str], workers: int
+) -> Iterator[tuple[int, list[Tensor | CorruptImageError]]]:
+    """Yields the position of a batch's first file and its images; reads one batch ahead."""
+
+    def read(file: str) -> Tensor | CorruptImageError:
+        try:
+            return extractor.read(file)
+        except CorruptImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        starts = iter(range(0, len(files), extractor.batch_size))
+        ahead = [(s, pool.map(read, files[s : s + extractor.batch_size])) for s in islice(starts, 1)]
+        while ahead:
+            first, images = ahead.pop()
+            ahead = [(s, pool.map(read, files[s : s + extractor.batch_size])) for s in islice(starts, 1)]
+            yield first, list(images)
+
+
+def check_outputs(outputs: Sequence[Path]) -> None:
+    """Checks that every table can be written, before anything is computed.
+
+    Raises:
+        UserError: an unknown kind of table or no such folder.
+    """
+    for path in outputs:
+        if path.suffix.lower() not in WRITERS:
+            raise UserError(f"--output {path}: the name must end in {' or '.join(WRITERS)}")
+        if not path.parent.is_dir():
+            raise UserError(f"--output {path}: no folder {path.parent}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.extract_features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, help="folder of images, or a CSV manifest")
+    parser.add_argument("--weights", type=Path, required=True, help="checkpoint of a child, or Torchreid's file")
+    parser.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help="table(s): .npz, .csv")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input in pixels (default: as trained)")
+    parser.add_argument("--flip", action="store_true", help="mean over each image and its mirror image")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
+    parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images a pass (default 100)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read images (default 2)")
+    parser.add_argument(
+        "--on-corrupt", choices=("stop", "skip"), default="stop", help="what to do about a broken image (default stop)"
+    )
+    given = parser.parse_args(arguments)
+    start_log(None)
+    try:
+        if given.batch_size < 1 or given.workers < 1:
+            raise UserError("--batch-size and --workers must be at least 1")
+        check_outputs(given.output)
+        manifest = list_images(given.source)
+        height, width = given.size or (None, None)
+        extractor = FeatureExtractor(
+            given.weights, height=height, width=width, device=given.device, flip=given.flip, batch_size=given.batch_size
+        )
+        started = time.monotonic()
+        skip = given.on_corrupt == "skip"
+        features, positions = extract(extractor, manifest.files, skip=skip, workers=given.workers)
+        seconds = time.monotonic() - started
+        for path in given.output:
+            write_table(path, features.numpy(), manifest.select(positions))
+    except UserError as error:
+        print(f"extract_features: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{len(positions):,} of {len(manifest.files):,} images in {seconds:.1f} s → {', '.join(map(str, given.output))}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
