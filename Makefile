@@ -7,8 +7,8 @@ RUN := $(VENV)/bin/python
 demo: $(VENV)/run.txt  ## search, retrain and compare on drawn data; results in demo/
 	$(RUN) -m tools.demo
 
-test: $(VENV)/dev.txt  ## all tests
-	$(RUN) -m pytest
+test: $(VENV)/dev.txt  ## all tests, one process a core
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 lint: $(VENV)/dev.txt  ## style, types, spelling
 	$(VENV)/bin/ruff check .

@@ -189,7 +189,7 @@ def write_ranking(name: str, watched: WatchedRanking, folder: Path) -> None:
     into = make_folder(folder / f"visrank_{name}")
     for kind, lists in sections.items():
         chosen_from = f"{name}: {len(lists)} {kind} of {result.num_valid} queries, by {watched.distance}"
-        title = f"{chosen_from}; set apart: the first right match, where it comes later"
+        title = f"{chosen_from}\nset apart: the first right match, where it comes later"
         draw_ranked_lists(lists, title, into / f"{kind}.png")
     summary = {
         "mAP": f"{result.mAP:.1%}",

@@ -15,8 +15,9 @@ from utils.thumbnails import read_thumbnail
 RIGHT, WRONG, QUERY = "#1a7f37", "#cf222e", "#59636e"
 SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is shown so far
 # inches
-BOX_HEIGHT, BOX_WIDTH, PITCH, CAPTION, MARGIN, TITLE = 1.7, 0.98, 1.22, 0.56, 0.2, 0.5
+BOX_HEIGHT, BOX_WIDTH, PITCH, CAPTION, MARGIN, TITLE = 1.7, 0.98, 1.22, 0.56, 0.2, 0.7
 GAP = 0.25  # beside the neighbours
+MIN_WIDTH = 6.0  # for the title
 PIXELS_PER_INCH = 150
 NAME_LENGTH = 24
 
@@ -29,19 +30,19 @@ def draw_ranked_lists(lists: Sequence[RankedList], title: str, path: Path) -> No
 
     Args:
         lists: At least one.
-        title: Above the sheet.
+        title: Above the sheet, one or two lines.
         path: PNG file to write.
 
     Raises:
         UserError: an image cannot be read.
     """
     columns = min(SHEET_COLUMNS, max(len(ranked.neighbours) for ranked in lists))
-    width = 2 * MARGIN + 2 * GAP + (columns + 2) * PITCH
+    width = max(MIN_WIDTH, 2 * MARGIN + 2 * GAP + (columns + 2) * PITCH)
     height = TITLE + len(lists) * (BOX_HEIGHT + CAPTION) + MARGIN
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    axes.text(MARGIN, MARGIN, title, fontsize=12, va="top", parse_math=False)
+    axes.text(MARGIN, MARGIN, title, fontsize=11, va="top", parse_math=False)
     for line, ranked in enumerate(lists):
         _draw_line(axes, ranked, columns, TITLE + line * (BOX_HEIGHT + CAPTION))
     axes.set_xlim(0, width)  # one unit is an inch

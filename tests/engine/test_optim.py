@@ -1,0 +1,125 @@
+"""Optimisers: groups, schedules against their closed forms, and which layers learn."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from default_config import load_config
+from engine.optim import build_optimizer, build_scheduler, freeze_all_but, group_parameters, unfreeze
+from utils.errors import UserError
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.classifier = nn.Linear(4, 3)
+        self.alphas = nn.Parameter(torch.ones(2, 2))
+
+    def forward(self, x):
+        return self.classifier(self.body(x)) * self.alphas.sum()
+
+
+def rates(settings, epochs):
+    """The learning rate of every epoch, of the last group."""
+    cfg = load_config(overrides={"train.lr": 0.1, "train.optim": "sgd", **settings})
+    optimizer = build_optimizer(cfg, Net())
+    scheduler = build_scheduler(cfg, optimizer)
+    values = []
+    for _ in range(epochs):
+        values.append(optimizer.param_groups[-1]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+def test_single_step_is_its_closed_form():
+    values = rates({"train.lr_scheduler": "single_step", "train.stepsize": [3], "train.gamma": 0.5}, 10)
+    assert values == pytest.approx([0.1 * 0.5 ** (epoch // 3) for epoch in range(10)])
+
+
+def test_multi_step_is_its_closed_form():
+    values = rates({"train.lr_scheduler": "multi_step", "train.stepsize": [2, 5], "train.gamma": 0.1}, 8)
+    assert values == pytest.approx([0.1 * 0.1 ** ((epoch >= 2) + (epoch >= 5)) for epoch in range(8)])
+
+
+def test_cosine_is_its_closed_form():
+    values = rates({"train.lr_scheduler": "cosine", "train.max_epoch": 12}, 12)
+    assert values == pytest.approx([0.05 * (1 + math.cos(math.pi * epoch / 12)) for epoch in range(12)])
+
+
+def test_groups_hold_every_parameter_once():
+    net = Net()
+    base, new = group_parameters(net, 0.2, ["classifier", "alphas"], 0.1)
+    assert (base["lr"], new["lr"]) == (pytest.approx(0.02), 0.2)
+    assert {id(p) for p in new["params"]} == {id(net.alphas), id(net.classifier.weight), id(net.classifier.bias)}
+    everything = [id(p) for group in (base, new) for p in group["params"]]
+    assert sorted(everything) == sorted(id(p) for p in net.parameters())
+    assert len(group_parameters(net, 0.2)) == 1
+    assert len(group_parameters(net, 0.2, ["body", "classifier", "alphas"])) == 1
+
+
+def test_staged_rates_both_follow_the_schedule():
+    cfg = load_config(overrides={"train.staged_lr": True, "train.base_lr_mult": 0.5, "train.lr_scheduler": "cosine",
+                                 "train.max_epoch": 2, "train.lr": 0.1})  # fmt: skip
+    optimizer = build_optimizer(cfg, Net())
+    scheduler = build_scheduler(cfg, optimizer)
+    optimizer.step()
+    scheduler.step()
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.025, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "amsgrad"),
+    [("adam", "Adam", False), ("amsgrad", "Adam", True), ("sgd", "SGD", None), ("rmsprop", "RMSprop", None),
+     ("radam", "RAdam", None)],
+)  # fmt: skip
+def test_optimisers_take_their_settings(name, kind, amsgrad):
+    words = {"train.optim": name, "train.weight_decay": 0.01, "sgd.momentum": 0.8, "sgd.nesterov": True,
+             "rmsprop.alpha": 0.9, "adam.beta1": 0.7, "adam.beta2": 0.8}  # fmt: skip
+    group = (optimizer := build_optimizer(load_config(overrides=words), Net())).param_groups[0]
+    assert type(optimizer).__name__ == kind
+    assert group["weight_decay"] == 0.01
+    expected = {"SGD": {"momentum": 0.8, "nesterov": True}, "RMSprop": {"momentum": 0.8, "alpha": 0.9}}
+    for key, value in expected.get(kind, {"betas": (0.7, 0.8)}).items():
+        assert group[key] == value
+    assert amsgrad is None or group["amsgrad"] is amsgrad
+
+
+def test_only_open_layers_learn_and_the_others_keep_their_statistics():
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1, weight_decay=0.1)
+    freeze_all_but(net, ["classifier"])
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    net(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, t in net.state_dict().items() if not torch.equal(t, before[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+    assert net.training
+    unfreeze(net)
+    net(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"train.staged_lr": True, "train.new_layers": ["clasifier"]}, "did you mean 'classifier'"),
+        ({"train.fixbase_epoch": 1, "train.open_layers": ["heads"]}, "no layer 'heads'"),
+    ],
+)
+def test_unknown_layers_are_told(settings, told):
+    with pytest.raises(UserError, match=told):
+        build_optimizer(load_config(overrides=settings), Net())
+
+
+def test_wrong_steps_are_told():
+    optimizer = torch.optim.SGD(Net().parameters(), lr=0.1)
+    with pytest.raises(UserError, match="takes one number"):
+        build_scheduler(load_config(overrides={"train.stepsize": [1, 2]}), optimizer)
+    with pytest.raises(UserError, match="rising epochs"):
+        cfg = load_config(overrides={"train.stepsize": [2, 2], "train.lr_scheduler": "multi_step"})
+        build_scheduler(cfg, optimizer)
