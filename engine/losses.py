@@ -24,9 +24,8 @@ def compute_triplet_loss(features: Tensor, labels: Tensor, margin: float = 0.3) 
     Source: Hermans et al., "In Defense of the Triplet Loss" (arXiv 1703.07737), equation 5.
     """
     features = features.float()
-    norms = features.square().sum(dim=1)
-    squared = norms[:, None] + norms[None, :] - 2 * features @ features.T
-    distances = squared.clamp(min=1e-12).sqrt()
+    # not through |a|² + |b|² − 2ab: near images cancel there, in TF32 or under autocast beyond use
+    distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     same = labels[:, None] == labels[None, :]
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     negative = distances.masked_fill(same, torch.inf).amin(dim=1)

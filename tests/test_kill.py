@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from tests.fork_server import ForkServer
 from utils.checkpoint import load_checkpoint
@@ -97,3 +98,50 @@ def test_killed_run_continues_to_the_same_end(server, uninterrupted, market_root
     assert server.run(settings, log) == 0, log.read_text()
     assert_same_run(whole, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def start_long_run(server: ForkServer, root: Path, folder: Path, *more: object) -> tuple[int, list[object]]:
+    """Starts a child's run with a loading process, waits until it trains; returns its number and settings."""
+    settings = [*words("osnet_child", root, folder / "run"), "data.workers", 1, "train.max_epoch", 500,
+                "test.eval_freq", -1, *more]  # fmt: skip
+    pid = server.start(settings, folder / "output")
+    end = time.monotonic() + 60
+    while "epoch 1/500 done" not in ((folder / "output").read_text() if (folder / "output").exists() else ""):
+        assert time.monotonic() < end, (folder / "output").read_text()
+        time.sleep(0.05)
+    return pid, settings
+
+
+def test_killed_loading_process_is_one_line_and_the_run_is_saved(server, market_root, tmp_path):
+    pid, _ = start_long_run(server, market_root, tmp_path, "train.save_every_min", 30.0)
+    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    assert server.wait(pid) == 2
+    output = (tmp_path / "output").read_text()
+    assert "error: a process that loads images was killed" in output
+    assert "Traceback" not in output
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["epoch"] >= 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+def test_signal_to_the_whole_group_stops_cleanly(server, market_root, tmp_path, number, code):
+    """As a terminal's Ctrl-C and a scheduler do: the loading process gets it too and must not die of it."""
+    pid, _ = start_long_run(server, market_root, tmp_path)
+    os.killpg(pid, number)
+    assert server.wait(pid) == code
+    output = (tmp_path / "output").read_text()
+    assert f"continue with: model.resume {tmp_path}/run/checkpoints/last.pt" in output
+    assert output.count(f"{number.name} received") == 1
+    assert "Traceback" not in output
+
+
+def test_tensorboard_shows_no_point_twice(server, market_root, tmp_path):
+    """The run goes on from the end of its first epoch after it had come to its third."""
+    settings = [*words("osnet_child", market_root, tmp_path / "run"), "train.max_epoch", 3]
+    settings += ["train.keep_checkpoints", 20]
+    assert server.run(settings, tmp_path / "output") == 0
+    saved = sorted((tmp_path / "run" / "checkpoints").glob("last.*.pt"))
+    first = next(p for p in saved if load_checkpoint(p)["progress"]["epoch"] == 1)
+    assert server.run([*settings, "model.resume", first], tmp_path / "output") == 0, (tmp_path / "output").read_text()
+    events = EventAccumulator(str(tmp_path / "run"), purge_orphaned_data=True).Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == [1, 2, 3]

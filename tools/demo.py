@@ -23,7 +23,7 @@ from utils.plots import save_figure
 
 CONFIG = str(Path(__file__).parents[1] / "quickstart.yaml")
 DOMAINS = {"synthetic_a": "seen", "synthetic_b": "unseen", "synthetic_c": "unseen"}
-CHILD_SETTINGS = ["model.name", "osnet_child", "train.max_epoch", "14"]
+CHILD_SETTINGS = ["model.name", "osnet_child", "train.max_epoch", "12"]
 
 
 def run_step(folder: Path, *settings: str) -> None:
