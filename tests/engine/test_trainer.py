@@ -1,0 +1,338 @@
+"""The loop on a network of two layers: saving, leaving, faults, precision, scores."""
+
+import errno
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine import trainer as module
+from engine.interrupt import Interrupted, StopRequest
+from engine.scores import Scores
+from engine.task import Task, TrainSettings
+from engine.trainer import Trainer
+from utils import files
+from utils.checkpoint import load_checkpoint
+from utils.distributed import Runtime
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.classifier(self.body(x).relu())
+
+
+class Batches:
+    """Five batches an epoch; a hook sees where the pass is."""
+
+    samples = tuple(SimpleNamespace(path=f"{i}.jpg") for i in range(20))
+
+    def __init__(self, hook=lambda epoch, number: None):
+        self.hook = hook
+
+    def __len__(self):
+        return 5
+
+    def batches(self, epoch, first_batch=0):
+        for number in range(first_batch, 5):
+            self.hook(epoch, number)
+            generator = torch.Generator().manual_seed(100 * epoch + number)
+            indices = torch.arange(4) + 4 * number
+            images = torch.randn(4, 4, generator=generator)
+            yield SimpleNamespace(images=images, pids=indices % 3, indices=indices)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes trainers of one folder."""
+    (tmp_path / "checkpoints").mkdir()
+
+    def make(batches=None, loss=F.cross_entropy, evaluate=None, writer=None, stop=None, wrap=None, **settings):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+        return Trainer(
+            model=net, wrap=wrap or (lambda: net), task=Task(), loss=loss, optimizer=optimizer,
+            scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), batches=batches or Batches(),
+            prepare=lambda batch: batch.images, runtime=Runtime(CPU),
+            settings=TrainSettings(**{"max_epoch": 3, **settings}), folder=tmp_path, identity={"name": "net"},
+            config={"a": 1}, evaluate=evaluate, stop=stop or StopRequest(tmp_path / "checkpoints" / "last.pt"),
+            writer=writer,
+        )  # fmt: skip
+
+    return make
+
+
+def scores(*values):
+    """Evaluations that give these mAPs one after the other."""
+    left = list(values)
+    return lambda: {"target": Scores({1: 0.5}, left.pop(0), 0.1, 4)}
+
+
+def load(tmp_path, name="last.pt"):
+    return load_checkpoint(tmp_path / "checkpoints" / name)
+
+
+def assert_equal_weights(a, b):
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_scores_and_best_weights(make, tmp_path):
+    trainer = make(evaluate=scores(0.3, 0.8, 0.5), eval_freq=1)
+    assert trainer.fit()["target"].mAP == 0.5
+    best, last = load(tmp_path, "best.pt"), load(tmp_path)
+    assert (best["progress"]["epoch"], best["progress"]["best"]) == (2, 0.8)
+    assert (last["progress"]["epoch"], last["progress"]["best"]) == (3, 0.8)
+    assert last["scheduler"]["last_epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("freq", "start", "expected"), [(-1, 0, [4]), (1, 0, [1, 2, 3, 4]), (2, 0, [2, 4]), (1, 3, [3, 4]), (3, 0, [3, 4])]
+)
+def test_when_it_evaluates(make, freq, start, expected):
+    seen = []
+
+    def evaluate():
+        seen.append(trainer.progress.epoch + 1)
+        return scores(0.1)()
+
+    trainer = make(evaluate=evaluate, eval_freq=freq, start_eval=start, max_epoch=4)
+    trainer.fit()
+    assert seen == expected
+
+
+def test_kill_between_best_and_last_loses_nothing(make, tmp_path, monkeypatch):
+    make(evaluate=scores(0.2, 0.9, 0.5), eval_freq=1).fit()
+    whole = load(tmp_path, "best.pt"), load(tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    save = module.save_checkpoint
+
+    def save_then_die(path, content):
+        save(path, content)
+        if content["progress"]["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "save_checkpoint", save_then_die)
+        make(evaluate=scores(0.2, 0.9), eval_freq=1).fit()
+    trainer = make(evaluate=scores(0.9, 0.5), eval_freq=1)
+    trainer.load_state(load(tmp_path))
+    trainer.fit()
+    for before, after in zip(whole, (load(tmp_path, "best.pt"), load(tmp_path)), strict=True):
+        assert_equal_weights(before["model"], after["model"])
+        assert before["progress"] == after["progress"]
+
+
+@pytest.mark.parametrize("where", [(0, 0), (0, 3), (1, 4), (2, 2)])
+def test_broken_image_in_mid_epoch_saves_and_the_run_continues_exactly(make, tmp_path, where):
+    whole = make()
+    whole.fit()
+
+    def fail(epoch, number):
+        if (epoch, number) == where:
+            raise UserError("broken image 7.jpg")
+
+    with pytest.raises(UserError, match="broken image 7"):
+        make(Batches(fail)).fit()
+    assert (load(tmp_path)["progress"]["epoch"], load(tmp_path)["progress"]["batch"]) == where
+    continued = make()
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
+    assert continued.scheduler.state_dict() == whole.scheduler.state_dict()
+
+
+def test_lost_worker_saves_and_is_one_line(make, tmp_path):
+    def fail(epoch, number):
+        if number == 2:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+
+    with pytest.raises(UserError, match="process that loads images was killed"):
+        make(Batches(fail)).fit()
+    assert load(tmp_path)["progress"]["batch"] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)])
+def test_signal_during_loading_saves_before_the_step(make, tmp_path, number, code):
+    def hook(epoch, batch):
+        if (epoch, batch) == (1, 3):
+            signal.raise_signal(number)
+
+    with StopRequest(tmp_path / "checkpoints" / "last.pt") as stop:
+        trainer = make(Batches(hook), stop=stop)
+        with pytest.raises(Interrupted, match=r"continue with: model.resume") as caught:
+            trainer.fit()
+    assert caught.value.exit_code == code
+    assert (load(tmp_path)["progress"]["epoch"], load(tmp_path)["progress"]["batch"]) == (1, 3)
+
+
+def test_signal_during_evaluation_acts_at_once_and_loses_nothing(make, tmp_path):
+    whole = make(evaluate=scores(0.5))
+    whole.fit()
+
+    def evaluate():
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("evaluation went on")
+
+    with StopRequest(tmp_path / "checkpoints" / "last.pt") as stop, pytest.raises(Interrupted) as caught:
+        make(evaluate=evaluate, stop=stop).fit()
+    assert caught.value.exit_code == 143
+    assert (load(tmp_path)["progress"]["epoch"], load(tmp_path)["progress"]["batch"]) == (2, 5)
+    steps = []
+    continued = make(Batches(lambda *where: steps.append(where)), evaluate=scores(0.5))
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    assert steps == []
+    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
+    assert continued.scheduler.state_dict() == whole.scheduler.state_dict()
+
+
+def test_saves_by_time(make, tmp_path):
+    seen = []
+
+    def hook(epoch, number):
+        last = tmp_path / "checkpoints" / "last.pt"
+        seen.append(load(tmp_path)["progress"]["batch"] if last.exists() else None)
+
+    make(Batches(hook), max_epoch=1, save_every_min=1e-9).fit()
+    assert seen == [None, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_not_finite_stops_with_state_and_files(make, tmp_path, what):
+    calls = []
+
+    def loss(logits, labels):
+        calls.append(1)
+        value = F.cross_entropy(logits, labels)
+        if len(calls) < 8:
+            return value
+        return value * float("nan") if what == "loss" else value + 0 * (logits - logits.detach()).abs().sqrt().sum()
+
+    trainer = make(loss=loss)
+    with pytest.raises(UserError, match="is not finite in epoch 2, batch 3"):
+        trainer.fit()
+    saved = load(tmp_path, "not_finite.pt")
+    assert saved["batch_files"] == ["8.jpg", "9.jpg", "10.jpg", "11.jpg"]
+    assert_equal_weights(saved["model"], trainer.model.state_dict())
+    assert all(torch.isfinite(t).all() for t in saved["model"].values())
+    assert load(tmp_path)["progress"]["epoch"] == 1
+
+
+def test_fp16_leaves_out_a_step_that_overflows(make):
+    trainer = make(amp="fp16", max_epoch=1, loss=lambda logits, labels: F.cross_entropy(logits.float(), labels))
+    scale = trainer.scaler.get_scale()
+    hook = trainer.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = {name: t.clone() for name, t in trainer.model.state_dict().items()}
+    trainer._step(next(Batches().batches(0)))
+    assert_equal_weights(trainer.model.state_dict(), before)
+    assert trainer.scaler.get_scale() == scale / 2
+    hook.remove()
+    trainer._step(next(Batches().batches(0)))
+    assert not torch.equal(trainer.model.body.weight, before["body.weight"])
+
+
+def test_fp16_that_always_overflows_stops(make):
+    trainer = make(amp="fp16", loss=lambda logits, labels: F.cross_entropy(logits.float(), labels))
+    trainer.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    batch = next(Batches().batches(0))
+    for _ in range(26):  # from a scale of 2^16 to 2^-10
+        trainer._step(batch)
+    with pytest.raises(UserError, match="is not finite"):
+        trainer._step(batch)
+
+
+def test_gradients_are_clipped_to_the_norm(make):
+    norms = []
+    trainer = make(clip_grad_norm=0.01, max_epoch=1)
+    trainer.task.after_step = lambda: norms.append(
+        float(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm())
+    )
+    trainer.fit()
+    assert norms == pytest.approx([0.01] * 5, rel=1e-3)
+
+
+def test_full_memory_is_one_line(make):
+    def loss(logits, labels):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(UserError, match=r"the memory is too small.*train.batch_size"):
+        make(loss=loss).fit()
+
+    def evaluate():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(UserError, match=r"the memory is too small.*test.batch_size"):
+        make(evaluate=evaluate).fit()
+
+
+def test_full_disk_is_one_line_and_keeps_what_was_saved(make, tmp_path, monkeypatch):
+    def fill(epoch, number):
+        if epoch == 1:
+            monkeypatch.setattr(files.os, "fsync", full)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot write .*last.pt: No space left"):
+        make(Batches(fill)).fit()
+    assert load(tmp_path)["progress"]["epoch"] == 1
+    monkeypatch.undo()
+    continued, whole = make(), make()
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    whole.fit()
+    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
+
+
+def test_full_disk_under_tensorboard_is_one_line(make):
+    class Writer:
+        def add_scalar(self, name, value, step):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"TensorBoard's events .* No space left"):
+        make(writer=Writer()).fit()
+
+
+def test_layers_that_learn_change_with_the_epoch_and_the_network_is_wrapped_anew(make):
+    """DistributedDataParallel counts on it."""
+    learning, bodies = [], []
+    trainer = make(fixbase_epoch=2, max_epoch=4)
+
+    def wrap():
+        learning.append(sorted(name for name, p in trainer.model.named_parameters() if p.requires_grad))
+        return trainer.model
+
+    trainer.wrap = wrap
+    trainer.batches = Batches(lambda epoch, number: bodies.append(trainer.model.body.weight.detach().clone()))
+    trainer.fit()
+    everything = ["body.bias", "body.weight", "classifier.bias", "classifier.weight"]
+    assert learning == [everything[2:], everything]
+    assert all(torch.equal(bodies[0], b) for b in bodies[:11])
+    assert not torch.equal(bodies[0], bodies[11])
+
+
+def test_parameter_out_of_reach_is_a_defect(make):
+    trainer = make()
+    trainer.model.extra = nn.Parameter(torch.ones(1))
+    with pytest.raises(RuntimeError, match="no gradient reaches 1 parameters: extra"):
+        trainer.fit()
+
+
+def test_log_tells_speed_and_memory(make, caplog):
+    caplog.set_level("INFO")
+    make(max_epoch=1, print_freq=2).fit()
+    lines = [r.getMessage() for r in caplog.records if "images/s" in r.getMessage()]
+    assert [line.split("batch ")[1].split()[0] for line in lines] == ["2/5", "4/5", "5/5"]
+    assert all("GiB memory" in line and "forward, backward" in line for line in lines)

@@ -1,0 +1,149 @@
+"""Choice of device, one process alone, how batches split, and how processes end together."""
+
+import os
+import threading
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from utils import distributed as module
+from utils.distributed import Peers, Runtime, choose_runtime, is_first_here, select_gpus
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return pretend
+
+
+@pytest.mark.parametrize(("count", "use_gpu", "device", "replicas"), [
+    (0, True, CPU, 1), (1, True, torch.device("cuda", 0), 1), (4, True, torch.device("cuda", 0), 4), (4, False, CPU, 1),
+])  # fmt: skip
+def test_device_without_torchrun(gpus, count, use_gpu, device, replicas):
+    gpus(count)
+    assert choose_runtime(use_gpu) == Runtime(device, replicas=replicas)
+
+
+def test_more_processes_than_gpus(gpus, monkeypatch):
+    gpus(2)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="3 processes on a machine with 2 visible GPUs"):
+        choose_runtime(True)
+
+
+def test_one_process_talks_to_itself():
+    runtime, tensor, model = Runtime(CPU), torch.arange(4), nn.Linear(2, 2)
+    assert runtime.is_main
+    assert runtime.gather("x") == ["x"]
+    assert runtime.share("x") == "x"
+    assert runtime.any([True, False]) == [True, False]
+    assert runtime.join(tensor) is tensor
+    assert runtime.wrap(model) is model
+    assert runtime.wrap_for_evaluation(model) is model
+    runtime.barrier()
+    runtime.check_equal(tensor, "numbers")
+    with pytest.raises(ZeroDivisionError), runtime:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", range(4, 40, 2))
+def test_every_device_needs_two_images(batch_size, replicas, world_size):
+    sizes = [len(part) for part in torch.arange(batch_size // world_size).chunk(replicas)]  # as DataParallel scatters
+    runtime = Runtime(CPU, 0, world_size, replicas)
+    if min(sizes) >= 2:
+        runtime.check_batch_size(batch_size)
+    else:
+        with pytest.raises(UserError, match=rf"train.batch_size {batch_size} leaves a device with {min(sizes)}"):
+            runtime.check_batch_size(batch_size)
+
+
+def test_sync_bn_without_torchruns_gpus():
+    Runtime(CPU).check_sync_bn(False)
+    Runtime(torch.device("cuda", 1), 1, 2).check_sync_bn(True)
+    for runtime in (Runtime(CPU), Runtime(CPU, 0, 2), Runtime(torch.device("cuda", 0), replicas=2)):
+        with pytest.raises(UserError, match=r"train.sync_bn"):
+            runtime.check_sync_bn(True)
+
+
+def test_first_process_of_a_machine(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert is_first_here()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_first_here()
+
+
+def test_gpus_are_selected_by_number(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    select_gpus("0,2")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
+    with pytest.raises(UserError, match="expected numbers"):
+        select_gpus("0,a")
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """Records exit codes in place of ending the process."""
+    codes, seen = [], threading.Event()
+    monkeypatch.setattr(module, "_POLL_SEC", 0.01)
+    monkeypatch.setattr(module, "_GRACE_SEC", 0.05)
+
+    def end(code):
+        codes.append(code)
+        seen.set()
+        raise RuntimeError("would have ended")
+
+    monkeypatch.setattr(module.os, "_exit", end)
+    return codes, seen
+
+
+def test_other_process_ends_with_the_first_one(ended):
+    codes, seen = ended
+    store = distributed.HashStore()
+    one, other = Peers(store), Peers(store)
+    assert one.announce(2)
+    one.close()
+    assert seen.wait(5)
+    assert not other.announce(2)
+    assert codes == [2]
+    other.close()
+
+
+def test_process_that_ends_by_itself_is_left_alone(ended):
+    peers = Peers(distributed.HashStore())
+    peers.announce(143)
+    peers.close()
+    assert ended[0] == []
+
+
+def test_first_error_is_let_out_and_the_second_is_not(ended):
+    store = distributed.HashStore()
+    runtimes = [Runtime(CPU, rank, 2, peers=Peers(store)) for rank in (0, 1)]
+    with pytest.raises(UserError, match="first"), runtimes[1]:
+        raise UserError("first")
+    with pytest.raises(RuntimeError, match="would have ended"), runtimes[0]:
+        raise UserError("second")
+    assert set(ended[0]) == {2}
+    runtimes[0].peers.close()
+
+
+def test_lost_process_is_one_line():
+    runtime = Runtime(CPU, 0, 2, peers=Peers(distributed.HashStore()))
+    with pytest.raises(UserError, match="another process of this run was lost"), runtime:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:31635")
+
+
+def test_difference_between_processes_is_a_defect(monkeypatch):
+    monkeypatch.setattr(Runtime, "gather", lambda self, value: [value, value + 1])
+    with pytest.raises(RuntimeError, match="architecture parameters differ"):
+        Runtime(CPU, 0, 2).check_equal(torch.ones(2), "architecture parameters")
