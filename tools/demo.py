@@ -3,7 +3,7 @@
   python -m tools.demo [--folder demo]
 
 Plain OSNet and the published OSNet-AIN are trained the same way beside the found network. A demo that was stopped
-continues where it was. Takes about five minutes on two CPU cores.
+continues where it was. Takes about seven minutes on two CPU cores.
 """
 
 import argparse

@@ -116,15 +116,18 @@ def test_kill_between_best_and_last_loses_nothing(make, tmp_path, monkeypatch):
     whole = load(tmp_path, "best.pt"), load(tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
         path.unlink()
-    save = module.save_checkpoint
 
-    def save_then_die(path, content):
-        save(path, content)
-        if content["progress"]["epoch"] == 2:
-            raise KeyboardInterrupt
+    def dying(save):
+        def save_then_die(path, content, *rest):
+            save(path, content, *rest)
+            if content["progress"]["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        return save_then_die
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "save_checkpoint", save_then_die)
+        for name in ("save_checkpoint", "save_last"):  # whichever of the two comes first
+            patch.setattr(module, name, dying(getattr(module, name)))
         make(evaluate=scores(0.2, 0.9), eval_freq=1).fit()
     trainer = make(evaluate=scores(0.9, 0.5), eval_freq=1)
     trainer.load_state(load(tmp_path))

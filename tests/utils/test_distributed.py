@@ -147,3 +147,30 @@ def test_difference_between_processes_is_a_defect(monkeypatch):
     monkeypatch.setattr(Runtime, "gather", lambda self, value: [value, value + 1])
     with pytest.raises(RuntimeError, match="architecture parameters differ"):
         Runtime(CPU, 0, 2).check_equal(torch.ones(2), "architecture parameters")
+
+
+def test_evaluation_takes_rank_0s_statistics(monkeypatch):
+    """Every process has seen its own share of the batches."""
+    model, main = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    for network, shift in ((model, 5.0), (main, 1.0)):
+        network(shift + torch.randn(8, 3))
+    sent = iter(main.buffers())
+    monkeypatch.setattr(module.distributed, "broadcast", lambda tensor, src: tensor.copy_(next(sent)))
+    assert Runtime(CPU, 1, 2).wrap_for_evaluation(model) is model
+    for name, buffer in main.named_buffers():
+        assert torch.equal(buffer, model.get_buffer(name)), name
+
+
+def test_restart_reads_nothing_of_the_processes_before(monkeypatch):
+    """The store of torchrun may outlive a restart."""
+    store = distributed.HashStore()
+    monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(store, 0, 1)]))
+    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: None)
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
+    for attempt in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        peers = choose_runtime(False).peers
+        assert peers is not None
+        assert peers.announce(2), attempt
+        peers.close()
