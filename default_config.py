@@ -7,6 +7,7 @@ the command line's ``KEY VALUE`` pairs.
 
 import ast
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,15 +126,16 @@ KEYS: dict[str, Key] = {
     "train.max_epoch": Key(60, "epochs", _count),
     "train.batch_size": Key(32, "images a step over all devices", at_least(2)),
     "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn", at_least(0)),
-    "train.open_layers": Key(["classifier"], "layers that learn in those epochs"),
+    "train.open_layers": Key(["classifier"], "layers that learn in those epochs", each(lambda v: "")),
     "train.staged_lr": Key(False, "layers other than train.new_layers learn at train.base_lr_mult × lr"),
-    "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr"),
+    "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr",
+                            each(lambda v: "")),
     "train.base_lr_mult": Key(0.1, "factor on the other layers' learning rate", at_least(0)),
     "train.lr_scheduler": Key("single_step", "schedule of the learning rate, by epoch", one_of(*SCHEDULES)),
     "train.stepsize": Key([20], "epochs of a decay: every n (single_step), at each (multi_step)", each(_count)),
     "train.gamma": Key(0.1, "factor of a decay", _positive),
     "train.print_freq": Key(20, "steps between two lines in the log", _count),
-    "train.seed": Key(1, "seed of weights, noise, batches and augmentations", at_least(0)),
+    "train.seed": Key(1, "seed of weights, noise, batches and augmentations", between(0, 2**63 - 1)),
     "train.channels_last": Key(True, "keep feature maps in channels-last layout"),
     "train.amp": Key("off", "mixed precision: off, bf16 or fp16 (with a loss scaler)", one_of("off", "bf16", "fp16")),
     "train.tf32": Key(False, "let NVIDIA GPUs round float32 products to TF32"),
@@ -229,7 +231,7 @@ def set_value(cfg: CfgNode, name: str, value: object) -> None:
         raise UserError(f"config: unknown key {name!r}{nearest(name, [*KEYS, *REFUSED])}")
     key = KEYS[name]
     value = _coerce(name, value, key.default)
-    problem = key.check(value)
+    problem = "must be finite" if value in (math.inf, -math.inf) or value != value else key.check(value)
     if problem:
         raise UserError(f"config: {name} = {value!r}: {problem}")
     *groups, last = name.split(".")
@@ -247,7 +249,14 @@ def parse_pairs(words: Sequence[str]) -> dict[str, Any]:
     """
     if len(words) % 2:
         raise UserError(f"config: the key {words[-1]!r} has no value; settings come as KEY VALUE pairs")
-    return {name: _parse_literal(text) for name, text in zip(words[::2], words[1::2], strict=True)}
+    return {name: _parse_value(name, text) for name, text in zip(words[::2], words[1::2], strict=True)}
+
+
+def _parse_value(name: str, text: str) -> object:
+    """Reads a value of the command line; where a setting is text, 2024_05 is no number."""
+    value = _parse_literal(text)
+    is_text = name in KEYS and isinstance(KEYS[name].default, str)
+    return text if is_text and not isinstance(value, str) else value
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -283,7 +292,8 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     """
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
-    changed = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
+    free = FREE_KEYS | {"model.load_weights"}  # what a run started from is in its checkpoint
+    changed = [k for k in sorted(then.keys() | own.keys()) if k not in free and then.get(k) != own.get(k)]
     if changed:
         shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in changed)
         raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
@@ -321,6 +331,8 @@ def _parse_literal(text: str) -> object:
 
 def _coerce(name: str, value: object, default: object) -> object:
     """Returns ``value`` in the type of ``default``: a whole number where a float is due, a tuple as a list."""
+    if isinstance(default, float) and isinstance(value, str):
+        value = _parse_literal(value)  # YAML takes 1e-3 for text
     if isinstance(default, list) and isinstance(value, list | tuple):
         return [_coerce(name, v, default[0]) for v in value]
     if isinstance(default, list) and type(value) is type(default[0]):
@@ -343,8 +355,6 @@ def _check_together(cfg: CfgNode) -> None:
     """
     if cfg.test.evaluate and not cfg.model.load_weights:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
-    if cfg.model.load_weights and cfg.model.resume and not cfg.test.evaluate:
-        raise UserError("config: model.load_weights starts anew, model.resume continues; give one of the two")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from default_config import load_config, parse_pairs
+from default_config import KEYS, load_config, parse_pairs
 from engine.interrupt import Interrupted
 from run import run
 from utils.distributed import choose_runtime, is_first_here, select_gpus
@@ -39,7 +39,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def collect_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings given on the command line, by key.
 
-    A flag that takes several names also takes in KEY VALUE pairs that follow it; a key is told by its dot.
+    A flag that takes several names also takes in KEY VALUE pairs that follow it; names have no dot, keys do.
     """
     overrides = {} if arguments.root is None else {"data.root": arguments.root}
     pairs = list(arguments.settings)
@@ -47,7 +47,7 @@ def collect_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     for key, flag in lists.items():
         names = getattr(arguments, flag)
         if names is not None:
-            end = next((i for i, name in enumerate(names) if "." in name), len(names))
+            end = next((i for i, name in enumerate(names) if "." in name or name in KEYS), len(names))
             overrides[key] = names[:end]
             pairs += names[end:]
     return overrides | parse_pairs(pairs)
@@ -62,7 +62,8 @@ def main(words: Sequence[str] | None = None) -> int:
         cfg = load_config([arguments.config_file] if arguments.config_file else [], collect_overrides(arguments))
         if arguments.gpu_devices:
             select_gpus(arguments.gpu_devices)
-        runtime = choose_runtime(cfg.use_gpu)
+        wanted = len(arguments.gpu_devices.split(",")) if arguments.gpu_devices else 0
+        runtime = choose_runtime(cfg.use_gpu, wanted)
         with runtime:
             run(cfg, runtime)
     except UserError as error:

@@ -72,14 +72,14 @@ def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopReques
     torch.set_float32_matmul_precision("high" if cfg.train.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = cfg.train.tf32
     checkpoint = runtime.share(load_resumed(cfg, folder) if runtime.is_main else None)
-    if runtime.is_main and not cfg.test.evaluate and not cfg.model.resume:
+    if runtime.is_main and not cfg.test.evaluate and not continues_here(cfg, folder, checkpoint is not None):
         refuse_earlier_run(folder)
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = not cfg.test.evaluate or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
     data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
     network = build_network(cfg, max(data.num_train_pids, 1))
-    if cfg.model.load_weights:
+    if cfg.model.load_weights and checkpoint is None:
         load_weights(network, cfg.model.load_weights)
     pictures = build_pictures(cfg, runtime, data)
     if cfg.test.evaluate:
@@ -122,6 +122,13 @@ def load_resumed(cfg: CfgNode, folder: Path) -> dict[str, Any] | None:
     checkpoint = load_checkpoint(path)
     check_same_run(checkpoint["config"], cfg, path)
     return checkpoint
+
+
+def continues_here(cfg: CfgNode, folder: Path, has_checkpoint: bool) -> bool:
+    """Whether the run goes on in its own folder, which it may write to; a start killed before its first save counts."""
+    if cfg.model.resume == "auto":
+        return has_checkpoint or not ((folder / "metrics.json").exists() or any(folder.glob("checkpoints/*.pt")))
+    return has_checkpoint and Path(cfg.model.resume).resolve().parent == (folder / "checkpoints").resolve()
 
 
 def refuse_earlier_run(folder: Path) -> None:

@@ -101,6 +101,14 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
     sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
     sources = drop_broken(sources, cfg.data.on_corrupt == "skip")
+    trained_on = {s.path for images in sources.values() for s in images}
+    for name in target_names:
+        tested = [*splits[name].query, *splits[name].gallery]
+        if shared := sum(s.path in trained_on for s in tested):
+            logger.warning(
+                "%d of %s's %d test images are trained on (data.combineall), so its scores say nothing about new people",
+                shared, name, len(tested),
+            )  # fmt: skip
     for name, images in sources.items():
         check_training(name, images)
     samples = merge_sources(sources.values())

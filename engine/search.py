@@ -64,6 +64,7 @@ class SearchTask(Task):
     """
 
     kind = "search"
+    scored = "derived network, BN statistics recalibrated, not retrained"
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ class Task:
     """What a child's training does; a search overrides what is different there."""
 
     kind = "child"
+    scored = "child network"  # whose scores an evaluation gives
     repeats = 1  # optimiser steps on each batch
 
     def forward(self, network: nn.Module, images: Tensor) -> Any:

@@ -241,7 +241,7 @@ class Trainer:
         self._save()
         with self.stop.released(), explain_faults(self.runtime.device, "lower test.batch_size"):
             scores = self.evaluate()
-        logger.info("after epoch %d:\n%s", done, format_scores(scores))
+        logger.info("after epoch %d, %s:\n%s", done, self.task.scored, format_scores(scores))
         return scores
 
     def _finish_epoch(self, epoch: int, scores: dict[str, Scores]) -> None:

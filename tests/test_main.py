@@ -246,3 +246,24 @@ def test_pairs_may_follow_a_list_of_names():
     from main import collect_overrides
 
     assert collect_overrides(arguments) == {"data.sources": ["market1501"], "train.lr": 0.1}
+
+
+def test_run_that_started_from_weights_continues(run_main, tmp_path):
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
+    words = ["model.load_weights", tmp_path / "first" / "checkpoints" / "last.pt", "train.max_epoch", 2]
+    assert run_main(*words, save_dir=tmp_path / "second") == 0
+    for again in (words, ["train.max_epoch", 2]):
+        assert run_main(*again, "model.resume", "auto", save_dir=tmp_path / "second") == 0
+
+
+def test_continuing_into_another_runs_folder_is_refused(run_main, tmp_path, capsys):
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "second") == 0
+    resume = ["model.resume", tmp_path / "first" / "checkpoints" / "last.pt", "train.max_epoch", 1]
+    assert run_main(*resume, save_dir=tmp_path / "second") == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_training_on_test_images_is_said(run_main, capsys):
+    assert run_main("data.combineall", True, "train.max_epoch", 1) == 0
+    assert "24 of market1501's 24 test images are trained on" in capsys.readouterr().out

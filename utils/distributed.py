@@ -209,13 +209,19 @@ class Runtime:
             raise RuntimeError(f"{what} differ between the processes")
 
 
-def choose_runtime(use_gpu: bool) -> Runtime:
+def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     """Chooses device and parallelism from what is visible and from torchrun's environment.
 
+    Args:
+        use_gpu: Use the visible GPUs.
+        num_wanted: How many of them the caller named; 0 for any number.
+
     Raises:
-        UserError: more torchrun processes on this machine than GPUs.
+        UserError: fewer GPUs than were named, or more torchrun processes on this machine than GPUs.
     """
     on_gpu = use_gpu and torch.cuda.is_available()
+    if use_gpu and torch.cuda.device_count() < num_wanted:
+        raise UserError(f"--gpu-devices names {num_wanted} GPUs, {torch.cuda.device_count()} of them can be used here")
     if "LOCAL_RANK" not in os.environ:
         if on_gpu:
             return Runtime(torch.device("cuda", 0), replicas=torch.cuda.device_count())

@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ def write_atomically(
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: Path) -> None:
