@@ -106,7 +106,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         tested = [*splits[name].query, *splits[name].gallery]
         if shared := sum(s.path in trained_on for s in tested):
             logger.warning(
-                "%d of %s's %d test images are trained on (data.combineall), so its scores say nothing about new people",
+                "%d of %s's %d test images are trained on (data.combineall): its scores say nothing of new people",
                 shared, name, len(tested),
             )  # fmt: skip
     for name, images in sources.items():
