@@ -116,10 +116,9 @@ def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, i
             )
 
 
-def build_prepare(cfg: CfgNode, data: Data, device: torch.device) -> Callable[[Any], Tensor]:
-    """Builds what makes network input on the device from a batch, in the layout of ``train.channels_last``."""
-    layout = torch.channels_last if cfg.train.channels_last else torch.contiguous_format
-    return lambda batch: data.preparer(batch, device).contiguous(memory_format=layout)
+def build_prepare(data: Data, device: torch.device) -> Callable[[Any], Tensor]:
+    """Builds what makes network input on the device from a batch."""
+    return lambda batch: data.preparer(batch, device)
 
 
 def build_trainer(
@@ -168,7 +167,7 @@ def build_trainer(
         optimizer=optimizer,
         scheduler=build_scheduler(cfg, optimizer),
         batches=data.train,
-        prepare=build_prepare(cfg, data, runtime.device),
+        prepare=build_prepare(data, runtime.device),
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),

@@ -216,7 +216,7 @@ def evaluate(
 
     Pictures collect what they show on the way.
     """
-    prepare = build_prepare(cfg, data, runtime.device)
+    prepare = build_prepare(data, runtime.device)
     model: nn.Module = network.model
     if isinstance(network.model, SuperNet):
         assert data.train is not None
