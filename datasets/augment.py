@@ -20,7 +20,7 @@ from datasets.decode import resize
 
 PROBABILITY = 0.5  # of every augmentation but colour jitter, which always acts
 _TRIES = 10  # sizes drawn for a rectangle until one fits; the published code tries 100 times
-_GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R 601 luma
+_GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 
 Uniforms = NDArray[np.float64]
 Parameters = NDArray[np.float64]
@@ -252,12 +252,12 @@ def _jitter_one(image: Tensor, brightness: float, contrast: float, brightness_fi
     pixels, seen = scratch[0].copy_(image), scratch[0]
     if brightness_first and brightness > 1:
         seen = torch.clamp(pixels, max=255 / brightness, out=scratch[1])
-    grey = float(seen.mean((-2, -1)) @ _GREY)
+    grey = sum(weight * mean for weight, mean in zip(_GREY, seen.mean((-2, -1)).tolist(), strict=True))
     offset = (1 - contrast) * brightness * grey
     top = min(255.0, 255 * contrast + offset if brightness_first else 255 * brightness)
-    # + 0.5: the cast to 8 bits cuts off
-    jittered = torch.add(torch.tensor(offset + 0.5), pixels, alpha=brightness * contrast, out=scratch[1])
-    np.copyto(image.numpy(), jittered.clamp_(0.0, top + 0.5).numpy(), casting="unsafe")
+    # one pass instead of mul_ and add_; + 0.5: the cast to 8 bits cuts off
+    torch.add(torch.full((), offset + 0.5), pixels, alpha=brightness * contrast, out=pixels)
+    np.copyto(image.numpy(), pixels.clamp_(0.0, top + 0.5).numpy(), casting="unsafe")
 
 
 def _jitter_batch(images: Tensor, params: Tensor) -> Tensor:
@@ -265,7 +265,8 @@ def _jitter_batch(images: Tensor, params: Tensor) -> Tensor:
     brightness, contrast, first = params[:, :, None, None, None].unbind(1)
     pixels = images.float()
     seen = torch.where(first == 1, torch.minimum(pixels, 255 / brightness), pixels)
-    grey = (seen.mean((-2, -1)) * _GREY.to(pixels.device)).sum(1).view(-1, 1, 1, 1)
+    red, green, blue = seen.mean((-2, -1), keepdim=True).split(1, dim=1)
+    grey = _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
     offset = (1 - contrast) * brightness * grey
     top = torch.where(first == 1, 255 * contrast + offset, 255 * brightness).clamp(max=255.0)
     jittered = pixels.mul_(brightness * contrast).add_(offset + 0.5).clamp_(min=0)

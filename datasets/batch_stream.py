@@ -1,5 +1,6 @@
 """How images get from files into batches: requests, worker processes and shared memory."""
 
+import gc
 import logging
 import math
 import mmap
@@ -159,6 +160,7 @@ def _start_worker(worker: int) -> None:
 
     A scheduler signals the whole process group; a worker that died of it would break the main process off.
     """
+    gc.freeze()  # else the first full collection would copy all that is shared with the main process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()

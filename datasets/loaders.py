@@ -48,11 +48,10 @@ class Preparer:
             if self.pipeline is None:
                 raise ValueError("the batch carries augmentation parameters, the Preparer has no pipeline for them")
             images = self.pipeline.apply(images, batch.params)
-        out = torch.empty(images.shape, device=device, memory_format=self.memory_format)
+        out = images.to(torch.float32)  # by itself: a sum of two types is slow on the CPU
         for channel, (shift, scale) in enumerate(zip(self.shift, self.scale, strict=True)):
-            offset = torch.full((), shift, device=device)
-            torch.add(offset, images[:, channel], alpha=scale, out=out[:, channel])
-        return out
+            torch.add(torch.full((), shift, device=device), out[:, channel], alpha=scale, out=out[:, channel])
+        return out.contiguous(memory_format=self.memory_format)
 
 
 class TrainLoader:
