@@ -136,10 +136,13 @@ def _fill(path: Path, kind: str, paths: Sequence[str], height: int, width: int, 
             return True
 
         blocks = [range(at, min(at + _BLOCK, len(paths))) for at in range(0, len(paths), _BLOCK)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             decoded = pool.map(lambda block: [decode_into(index) for index in block], blocks)
             for block, readable in zip(blocks, progress(decoded, len(blocks), "caching images"), strict=True):
                 content[images.numel() :][block.start : block.stop] = readable
+        finally:
+            pool.shutdown(cancel_futures=True)  # a signal or a broken image does not wait for the rest
         content.flush()
         unfinished.replace(path)
     except OSError as error:

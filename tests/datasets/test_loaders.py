@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +307,28 @@ def test_a_cache_is_filled_once(
     second = open_for(samples, kind, tmp_path)
 
     assert torch.equal(first[3], second[3])
+
+
+def test_filling_a_cache_is_left_at_once(
+    samples: list[Sample], tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode_slowly(path: str) -> torch.Tensor:
+        decoded.append(path)
+        time.sleep(0.001)
+        return torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
+
+    def interrupted(items: Iterable[object], total: int, label: str) -> Iterator[object]:
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_module, "decode_image", decode_slowly)
+    monkeypatch.setattr(cache_module, "progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_for(samples * 1000, "ram", tmp_path)
+    assert len(decoded) < len(samples) * 500
+    assert not list(shared_memory.glob("*.part"))
 
 
 def test_a_cache_is_filled_anew_when_a_file_or_the_size_changes(samples: list[Sample], tmp_path: Path) -> None:
