@@ -25,7 +25,7 @@ from engine.evaluator import build_protocols, evaluate_targets
 from engine.interrupt import StopRequest
 from engine.pictures import Pictures, choose_shown
 from engine.safety import explain_faults
-from engine.scores import Scores, format_scores
+from engine.scores import Scores, format_camera_pairs, format_scores
 from engine.search import (
     compute_margins,
     recalibrate_batch_norm,
@@ -68,6 +68,8 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
 def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopRequest) -> None:
     """Builds everything, then trains or evaluates; raises what ``run`` does."""
     started = time.monotonic()
+    if runtime.is_main and not cfg.test.evaluate and (folder / "train.log").is_file():
+        open_log(folder / "train.log")  # before a checkpoint is read that another run may still be replacing
     seed_everything(cfg.train.seed)
     torch.set_float32_matmul_precision("high" if cfg.train.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = cfg.train.tf32
@@ -147,7 +149,7 @@ def prepare_folder(folder: Path, runtime: Runtime, log_name: str) -> None:
     """Makes the run's folder and starts its log.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or another run is writing to it.
     """
     if not runtime.is_main:
         logging.getLogger().setLevel(logging.WARNING)  # what only this process knows of its share of the data
@@ -156,11 +158,24 @@ def prepare_folder(folder: Path, runtime: Runtime, log_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if log_name == "train.log":
             (folder / "checkpoints").mkdir(exist_ok=True)
-            remove_unfinished(folder)
-            remove_unfinished(folder / "checkpoints")
-        start_log(folder / log_name)
     except OSError as error:
         raise UserError(f"cannot write data.save_dir {folder}: {error.strerror}") from error
+    open_log(folder / log_name)
+    if log_name == "train.log":
+        remove_unfinished(folder)
+        remove_unfinished(folder / "checkpoints")
+
+
+def open_log(path: Path) -> None:
+    """Sends the log to a file, which keeps other runs out of its folder.
+
+    Raises:
+        UserError: it cannot be written, or another run is writing to it.
+    """
+    try:
+        start_log(path)
+    except OSError as error:
+        raise UserError(f"cannot write data.save_dir {path.parent}: {error.strerror}") from error
 
 
 def introduce(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> None:
@@ -306,4 +321,6 @@ def write_metrics(
         path = folder / f"metrics-{number}.json"
     write_atomically(path, json.dumps(document, indent=2) + "\n")
     logger.info("scores of the %s:\n%s", label, format_scores(scores))
+    if cameras := format_camera_pairs(scores):
+        logger.info("of the queries of a camera (line) in the images of another (column):\n%s", cameras)
     logger.info("%s in %s; results are in %s", path.name, format_duration(seconds), folder)

@@ -123,8 +123,7 @@ class Trainer:
         first = self.progress.batch
         with contextlib.closing(self.batches.batches(epoch, first)) as batches:  # type: ignore[type-var]
             indices = range(first, len(self.batches))
-            shown = show_progress(indices, len(indices), f"epoch {epoch + 1}")
-            for index in shown if self.runtime.is_main else indices:
+            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
                 batch = self._next_batch(batches)
                 for _ in range(self.task.repeats):
                     with explain_faults(self.runtime.device, "lower train.batch_size, or set train.amp bf16"):

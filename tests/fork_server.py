@@ -63,6 +63,14 @@ class ForkServer:
         return json.loads(self.process.stdout.readline())
 
 
+def wait_for_text(file: Path, text: str) -> None:
+    """Waits until a file that may not be there yet holds ``text``."""
+    end = time.monotonic() + 120
+    while not (file.exists() and text in file.read_text()):
+        assert time.monotonic() < end, file.read_text() if file.exists() else f"no {file}"
+        time.sleep(0.05)
+
+
 def run_forked(words: list[str], log: str, environment: dict[str, str]) -> int:
     """Forks; the child runs ``main`` and exits with its code as a process started by hand would."""
     pid = os.fork()

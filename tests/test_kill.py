@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from tests.fork_server import ForkServer
+from tests.fork_server import ForkServer, wait_for_text
+from tests.same import assert_same
 from utils.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -39,27 +39,12 @@ def words(name: str, root: Path, folder: Path) -> list[object]:
     return ["--root", root, "model.name", name, "data.save_dir", folder, *SETTINGS]
 
 
-def assert_identical(a, b, where=""):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_identical(*pair, f"{where}/{i}")
-    else:
-        assert a == b, where
-
-
 def assert_same_run(a: Path, b: Path) -> None:
     """Compares all that two runs computed."""
     for checkpoint in ("last.pt", "best.pt"):
         one, other = (load_checkpoint(folder / "checkpoints" / checkpoint) for folder in (a, b))
         for key in EXACT:
-            assert_identical(one[key], other[key], f"{checkpoint}/{key}")
+            assert_same(one[key], other[key], f"{checkpoint}/{key}")
     for file, key in (("metrics.json", "targets"), ("genotype.json", "conv2"), ("genotype.json", "found")):
         if (a / file).exists():
             one, other = (json.loads((folder / file).read_text())[key] for folder in (a, b))
@@ -105,10 +90,7 @@ def start_long_run(server: ForkServer, root: Path, folder: Path, *more: object) 
     settings = [*words("osnet_child", root, folder / "run"), "data.workers", 1, "train.max_epoch", 500,
                 "test.eval_freq", -1, *more]  # fmt: skip
     pid = server.start(settings, folder / "output")
-    end = time.monotonic() + 60
-    while "epoch 1/500 done" not in ((folder / "output").read_text() if (folder / "output").exists() else ""):
-        assert time.monotonic() < end, (folder / "output").read_text()
-        time.sleep(0.05)
+    wait_for_text(folder / "output", "epoch 1/500 done")
     return pid, settings
 
 
@@ -121,6 +103,21 @@ def test_killed_loading_process_is_one_line_and_the_run_is_saved(server, market_
     assert "error: a process that loads images was killed" in output
     assert "Traceback" not in output
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["epoch"] >= 1
+
+
+def test_second_run_in_the_same_folder_is_refused(server, market_root, tmp_path):
+    """The first one has a loading process, which must not keep the folder when its run is killed."""
+    pid, settings = start_long_run(server, market_root, tmp_path)
+    assert server.run(settings, tmp_path / "second") == 2
+    told = f"error: another run is still writing to {tmp_path}/run/train.log; wait for its end"
+    assert (tmp_path / "second").read_text().startswith(told)
+    os.kill(pid, signal.SIGKILL)
+    assert server.wait(pid) == -signal.SIGKILL
+    (tmp_path / "output").unlink()
+    pid = server.start(settings, tmp_path / "output")
+    wait_for_text(tmp_path / "output", "continuing at epoch")
+    os.kill(pid, signal.SIGTERM)
+    assert server.wait(pid) == 143
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])

@@ -15,7 +15,7 @@ import torch
 from datasets.decode import decode_image, resize
 from genotype import Genotype
 from osnet_child import build_child
-from tests.fork_server import ROOT, ForkServer
+from tests.fork_server import ROOT, ForkServer, wait_for_text
 from utils.checkpoint import load_checkpoint
 from utils.seed import seed_everything
 
@@ -152,7 +152,7 @@ def test_error_in_one_process_ends_both_with_one_line(server, own_market_root, t
     words = ["--root", own_market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SETTINGS,
              "train.max_epoch", 500, "sampler.train_sampler", "SequentialSampler"]  # fmt: skip
     pids = start_two(server, words, log)
-    wait_for(log, "epoch 1/500 done")
+    wait_for_text(log, "epoch 1/500 done")
     vanished = max(folder.glob("*.jpg"))
     vanished.unlink()
     started = time.monotonic()
@@ -177,18 +177,11 @@ def test_signal_to_one_process_stops_both(server, market_root, tmp_path):
         500,
     ]
     pids = start_two(server, words, log)
-    wait_for(log, "epoch 1/500 done")
+    wait_for_text(log, "epoch 1/500 done")
     os.kill(pids[1], signal.SIGTERM)
     assert [server.wait(pid) for pid in pids] == [143, 143]
     assert log.read_text().count("continue with: model.resume") == 1
     assert not errors(log)
-
-
-def wait_for(log: Path, text: str) -> None:
-    end = time.monotonic() + 120
-    while not (log.exists() and text in log.read_text()):
-        assert time.monotonic() < end, log.read_text() if log.exists() else "no log"
-        time.sleep(0.1)
 
 
 def test_torchrun_restarts_after_a_lost_process(server, market_root, tmp_path):
@@ -202,7 +195,7 @@ def test_torchrun_restarts_after_a_lost_process(server, market_root, tmp_path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         run = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=environment)
         try:
-            wait_for(log, "epoch 1/3 done")
+            wait_for_text(log, "epoch 1/3 done")
             os.kill(max(children(run.pid)), signal.SIGKILL)
             assert run.wait(200) == 0, log.read_text()
         finally:

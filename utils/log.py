@@ -1,5 +1,8 @@
 """The log: to the terminal and to a file in the run's folder; and progress bars, on a terminal only."""
 
+import contextlib
+import errno
+import fcntl
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from utils.errors import UserError
 
 T = TypeVar("T")
 
@@ -18,8 +23,45 @@ class _BesideBars(logging.StreamHandler):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
+class _OwnFile(logging.FileHandler):
+    """Writes to the end of a file that no other process writes to; says once where it cannot, and goes on."""
+
+    failed = False
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8")
+        assert self.stream is not None
+        try:
+            # unlike flock's lock, this one ends with the process though others that it forked may live on
+            fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                self.close()
+                raise UserError(
+                    f"another run is still writing to {file}; wait for its end, or choose another data.save_dir"
+                ) from error
+            # else the file system has no locks
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written was told
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            sys.stderr.write(f"cannot write {self.baseFilename}: {error.strerror}; the run goes on\n")
+
+
 def start_log(file: Path | None) -> None:
-    """Sends the log to the terminal (stdout) and, where a file is given, to its end with the time of each line."""
+    """Sends the log to the terminal (stdout) and, where a file is given, to its end with the time of each line.
+
+    Raises:
+        UserError: another process's log goes to this file.
+        OSError: it cannot be written.
+    """
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if getattr(handler, "from_start_log", False):
@@ -28,7 +70,7 @@ def start_log(file: Path | None) -> None:
     handlers: list[logging.Handler] = [_BesideBars()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_OwnFile(file))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for handler in handlers:
         handler.from_start_log = True  # type: ignore[attr-defined]
@@ -37,8 +79,9 @@ def start_log(file: Path | None) -> None:
 
 
 def progress(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
-    """Yields the items, with a bar on stderr if that is a terminal."""
-    return iter(tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()))
+    """Yields the items, with a bar on stderr if that is a terminal and this process's log is not silenced."""
+    shown = sys.stderr.isatty() and logging.getLogger().isEnabledFor(logging.INFO)
+    return iter(tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True, disable=not shown))
 
 
 def format_duration(seconds: float) -> str:

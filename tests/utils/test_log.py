@@ -1,9 +1,12 @@
 """The log, tables and durations."""
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
+from utils.errors import UserError
 from utils.log import format_duration, format_table, progress, start_log
 
 
@@ -21,6 +24,27 @@ def test_file_is_continued(tmp_path):
         start_log(tmp_path / "train.log")
         logging.getLogger("a").info(text)
     assert [line.split()[-1] for line in (tmp_path / "train.log").read_text().splitlines()] == ["first", "second"]
+
+
+def test_file_of_another_process_is_refused(tmp_path):
+    start_log(tmp_path / "train.log")
+    if not (pid := os.fork()):
+        try:
+            start_log(tmp_path / "train.log")
+        except UserError as error:
+            os._exit(17 if "another run is still writing" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 17
+    start_log(tmp_path / "train.log")  # the one that has it may go on
+
+
+def test_full_disk_is_told_once(capsys):
+    start_log(Path("/dev/full"))
+    for _ in range(3):
+        logging.getLogger("a").info("hello")
+    output = capsys.readouterr()
+    assert output.out == "hello\n" * 3
+    assert output.err == "cannot write /dev/full: No space left on device; the run goes on\n"
 
 
 @pytest.mark.parametrize(
