@@ -169,6 +169,7 @@ KEYS: dict[str, Key] = {
     "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
     "test.num_splits": Key(1, "splits to score of each target that has several, from data.split_id on, for mean ± std",
                            _count),
+    "test.camera_pairs": Key(False, "show scores for each pair of a query's and a gallery image's camera too"),
     "test.visrank": Key(False, "after the last evaluation draw ranked lists (best, worst, random), CMC and distances"),
     "test.visrank_topk": Key(10, "length of those lists", between(1, 100)),
     "test.visactmap": Key(False, "after the last evaluation draw where the network is active in query images"),

@@ -75,6 +75,7 @@ class Protocols:
         normalize: Scale features to length 1 first.
         ranks: Ranks of the CMC curve to keep.
         flip: Features are the mean over an image and its mirror image.
+        camera_pairs: Score each pair of cameras too.
         rerank: Score the k-reciprocally re-ranked distances too, as target ``NAME+rerank``.
         single_gallery_shot: Names of targets whose CMC takes one random gallery image an identity.
     """
@@ -84,6 +85,7 @@ class Protocols:
     ranks: Sequence[int] = (1, 5, 10, 20)
     flip: bool = False
     rerank: bool = False
+    camera_pairs: bool = False
     single_gallery_shot: frozenset[str] = frozenset()
 
 
@@ -178,7 +180,13 @@ def score_rankings(
     for kind, blocks, distance in iterate_rankings("", query[0], gallery[0], protocols):
         if observer:
             blocks = observer.watch(f"{name}{kind}", target, blocks, labels, distance)
-        result = evaluate_blocks(blocks, *labels, max_rank=max_rank, single_gallery_shot=single_gallery_shot)
+        result = evaluate_blocks(
+            blocks,
+            *labels,
+            max_rank=max_rank,
+            single_gallery_shot=single_gallery_shot,
+            camera_pairs=protocols.camera_pairs,
+        )
         if observer:
             observer.finish(f"{name}{kind}", result)
         scores[kind] = Scores.from_result(result, protocols.ranks)
@@ -224,5 +232,6 @@ def build_protocols(cfg: Any) -> Protocols:
         ranks=tuple(sorted(set(cfg.test.ranks))),
         flip=cfg.test.flip,
         rerank=cfg.test.rerank,
+        camera_pairs=cfg.test.camera_pairs,
         single_gallery_shot=frozenset({"cuhk03"} if cfg.cuhk03.use_metric_cuhk03 else ()),
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.log import format_table
 from utils.ranking import RankingResult
+from utils.ranks import CameraPairs
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Scores:
         mINP: Mean inverse negative penalty.
         num_queries: Queries with a right match in the gallery; of several splits, those of all together.
         splits: What the other values are the means of, by split_id; empty for scores of a single split.
+        camera_pairs: Scores of each pair of cameras, if they were asked for, of a single split.
     """
 
     ranks: dict[int, float]
@@ -27,11 +29,13 @@ class Scores:
     mINP: float
     num_queries: int
     splits: Mapping[int, "Scores"] = field(default_factory=dict)
+    camera_pairs: CameraPairs | None = field(default=None, compare=False)
 
     @classmethod
     def from_result(cls, result: RankingResult, ranks: Sequence[int]) -> "Scores":
         """Takes the scores at ``ranks`` from a ranking's result."""
-        return cls({k: float(result.cmc[k - 1]) for k in ranks}, result.mAP, result.mINP, result.num_valid)
+        cmc = {k: float(result.cmc[k - 1]) for k in ranks}
+        return cls(cmc, result.mAP, result.mINP, result.num_valid, camera_pairs=result.camera_pairs)
 
     def rates(self) -> dict[str, float]:
         """Lists what is a share by name: CMC, mAP and mINP."""
@@ -48,9 +52,13 @@ class Scores:
         return {**self.rates(), **deviations, "num_queries": self.num_queries}
 
     def as_document(self) -> dict[str, Any]:
-        """Lists the scores and those of every split, for ``metrics.json``."""
-        splits = {str(split_id): split.as_dict() for split_id, split in self.splits.items()}
-        return {**self.as_dict(), **({"splits": splits} if splits else {})}
+        """Lists the scores and those of every split and pair of cameras, for ``metrics.json``."""
+        document: dict[str, Any] = self.as_dict()
+        if self.splits:
+            document["splits"] = {str(split_id): split.as_document() for split_id, split in self.splits.items()}
+        if self.camera_pairs:
+            document["camera_pairs"] = self.camera_pairs.as_rows()
+        return document
 
 
 def average_splits(splits: Mapping[int, Scores]) -> Scores:
@@ -75,6 +83,24 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
         rows.append(_format_row(f"{name} mean ± std" if of_target.splits else name, of_target))
     note = "\n±: sample standard deviation (n − 1) over the splits" if any(s.splits for s in scores.values()) else ""
     return format_table(header, rows) + note
+
+
+def format_camera_pairs(scores: Mapping[str, Scores]) -> str:
+    """Sets the scores of pairs of cameras: a table a ranking, a line a query camera; "" where there are none."""
+    tables = []
+    for name, of_target in scores.items():
+        parts = {f"{name} split {i}": split for i, split in of_target.splits.items()} or {name: of_target}
+        for label, part in parts.items():
+            if pairs := part.camera_pairs:
+                rows = [
+                    [
+                        camid,
+                        *("–" if not n else f"{mAP:.1%} / {rank1:.1%}" for mAP, rank1, n in zip(*cells, strict=True)),
+                    ]
+                    for camid, *cells in zip(pairs.query_camids, pairs.mAP, pairs.rank1, pairs.num_queries, strict=True)
+                ]
+                tables.append(format_table([f"{label}, mAP / rank-1", *map(str, pairs.gallery_camids)], rows))
+    return "\n\n".join(tables)
 
 
 def _format_row(label: str, scores: Scores) -> list[str]:

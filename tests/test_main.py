@@ -1,7 +1,6 @@
 """The main job end to end on a tiny data set: search, child, evaluation, resuming, what a run leaves."""
 
 import json
-import math
 import signal
 from pathlib import Path
 
@@ -12,28 +11,12 @@ import yaml
 from engine import trainer as trainer_module
 from genotype import Genotype
 from main import main, parse_arguments
+from tests.same import assert_same
 from utils.checkpoint import load_checkpoint
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
-
-
-def assert_same(a, b, where=""):
-    """Compares two checkpoints to the last bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}/{i}")
-    else:
-        assert a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)), where
 
 
 def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
@@ -175,6 +158,17 @@ def test_every_evaluation_and_the_best_are_kept(run_main, tmp_path):
     assert set(targets) == {"market1501", "market1501+rerank"}
     best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["progress"]["best"]
     assert best >= sum(t["mAP"] for t in targets.values()) / 2 - 1e-12
+
+
+def test_pairs_of_cameras_are_shown_and_kept(run_main, tmp_path, capsys):
+    assert run_main("train.max_epoch", 1, "test.camera_pairs", True) == 0
+    target = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["market1501"]
+    first, second = target["camera_pairs"]
+    assert [(p["query_camid"], p["gallery_camid"], p["num_queries"]) for p in (first, second)] == [(0, 1, 4), (1, 0, 4)]
+    assert (first["mAP"] + second["mAP"]) / 2 >= target["mAP"]  # without the images of the query's own camera
+    output = capsys.readouterr().out
+    for line in ("market1501, mAP / rank-1", f"{first['mAP']:.1%} / {first['rank1']:.1%}"):
+        assert line in output
 
 
 def test_several_targets_are_all_scored(run_main, market_root, own_market_root, tmp_path):

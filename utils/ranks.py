@@ -147,6 +147,19 @@ class CameraPairs:
     rank1: np.ndarray
     num_queries: np.ndarray
 
+    def as_rows(self) -> list[dict[str, float]]:
+        """Lists the pairs that any query counts in."""
+        return [
+            {
+                "query_camid": int(self.query_camids[a]),
+                "gallery_camid": int(self.gallery_camids[b]),
+                "mAP": float(self.mAP[a, b]),
+                "rank1": float(self.rank1[a, b]),
+                "num_queries": int(self.num_queries[a, b]),
+            }
+            for a, b in np.argwhere(self.num_queries)
+        ]
+
 
 class CameraTable:
     """Sums scores over the cells of (query camera, gallery camera)."""

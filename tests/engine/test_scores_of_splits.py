@@ -1,6 +1,6 @@
 """Scores of one split and of several: means, deviations, the table, and what is computed for them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from engine.evaluator import Protocols, evaluate_targets
-from engine.scores import Scores, average_splits, format_scores
+from engine.scores import Scores, average_splits, format_camera_pairs, format_scores
 from utils.distributed import choose_runtime
 from utils.ranking import evaluate_ranking
+from utils.ranks import CameraPairs
 
 SPLITS = {
     0: Scores({1: 0.5, 5: 0.75}, mAP=0.25, mINP=0.125, num_queries=4),
@@ -51,6 +52,22 @@ def test_table_has_a_line_a_split_and_one_for_the_mean() -> None:
     ]
     assert [cell.strip() for cell in cells[4][1:]] == ["25.0%", "50.0%", "75.0%", "12.5%", "4"]
     assert "±" not in format_scores({"market1501": SPLITS[0]})
+
+
+def test_table_of_pairs_of_cameras() -> None:
+    nan = np.nan
+    mAP, rank1 = np.array([[nan, 0.5], [0.25, nan]]), np.array([[nan, 1.0], [0.0, nan]])
+    pairs = CameraPairs(np.array([0, 3]), np.array([0, 3]), mAP, rank1, np.array([[0, 2], [4, 0]]))
+    scored = replace(SPLITS[0], camera_pairs=pairs)
+    header, _, *lines = format_camera_pairs({"a": scored, "b": SPLITS[0]}).splitlines()
+    assert header.split() == ["a,", "mAP", "/", "rank-1", "0", "3"]
+    assert [" ".join(line.split()) for line in lines] == ["0 – 50.0% / 100.0%", "3 25.0% / 0.0% –"]
+    assert scored.as_document()["camera_pairs"] == [
+        {"query_camid": 0, "gallery_camid": 3, "mAP": 0.5, "rank1": 1.0, "num_queries": 2},
+        {"query_camid": 3, "gallery_camid": 0, "mAP": 0.25, "rank1": 0.0, "num_queries": 4},
+    ]
+    assert format_camera_pairs({"b": SPLITS[0]}) == ""
+    assert "v split 2, mAP / rank-1" in format_camera_pairs({"v": average_splits({0: SPLITS[0], 2: scored})})
 
 
 class Images:
