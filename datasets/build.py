@@ -262,6 +262,10 @@ def _build_targets(
         pin_memory=device.type == "cuda",
     )
     targets = {}
+    if cfg.test.num_splits > 1 and not any(first.split_ids for first in splits.values()):
+        raise UserError(
+            f"test.num_splits is {cfg.test.num_splits}, but {', '.join(splits)} has a single split: leave it at 1"
+        )
     for name, first in splits.items():
         of_split = _read_splits(cfg, name, first)
         lists = {

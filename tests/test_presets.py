@@ -188,6 +188,7 @@ def test_a_target_with_one_split_is_scored_once(run_main: RunMain, p1_root: Path
         (["-t", "prid", "data.split_id", 9], r"from data.split_id 9 on prid has 1 \(split_id 9\)"),
         (["-t", "prid", "data.split_id", 10], r"data.split_id is 10, but prid has splits 0 to 9"),
         (["-s", "cuhk02", "viper", "-t", "viper"], r"viper is a source, so split 0's training people are in the tests"),
+        (["-t", "market1501"], r"test.num_splits is 2, but market1501 has a single split: leave it at 1"),
         (["test.num_splits", 0], r"test.num_splits = 0: must be at least 1"),
     ],
 )
