@@ -36,7 +36,8 @@ def decode_image(path: str | Path) -> Tensor:
         CorruptImageError: the file cannot be read or does not hold a whole image.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123 - Path interns names, and workers then copy the shared table
+            data = file.read()
     except OSError as error:
         raise CorruptImageError(f"cannot read image {path}: {error.strerror or error}") from error
     image = _decode_common(data)
