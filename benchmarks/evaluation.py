@@ -171,15 +171,15 @@ def seconds(call: Callable[[], object]) -> float:
 def measure(call: Callable[[], object], repeats: int = REPEATS) -> dict[str, float]:
     """Returns the best time of some calls, and the peak memory of the first over what was resident."""
     Path("/proc/self/clear_refs").write_text("5")
-    resident = _read_status("VmRSS")
+    resident = read_status("VmRSS")
     best = seconds(call)
-    peak = _read_status("VmHWM") - resident
+    peak = read_status("VmHWM") - resident
     for _ in range(repeats - 1 if best < LONG_SEC else 0):
         best = min(best, seconds(call))
     return {"seconds": best, "peak": peak}
 
 
-def _read_status(field: str) -> int:
+def read_status(field: str) -> int:
     """Reads a memory field of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
