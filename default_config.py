@@ -117,8 +117,8 @@ KEYS: dict[str, Key] = {
     # sampler
     "sampler.train_sampler": Key("RandomSampler", "how training batches are drawn"),
     "sampler.num_instances": Key(4, "images of an identity in a batch (RandomIdentitySampler)", at_least(2)),
-    "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler)", _count),
-    "sampler.num_datasets": Key(1, "sources in a batch (RandomDatasetSampler)", _count),
+    "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler); 0: all", at_least(0)),
+    "sampler.num_datasets": Key(1, "sources in a batch (RandomDatasetSampler); 0: all", at_least(0)),
     # training
     "train.optim": Key("adam", "optimiser", one_of(*OPTIMISERS)),
     "train.lr": Key(0.0003, "learning rate", _positive),

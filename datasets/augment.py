@@ -88,8 +88,9 @@ class RandomPatch:
 
     Area 1 to 50 % of the image, height / width 0.1 to 10. The published version draws from a pool of the last 50,000
     patches; what is in the pool then depends on which worker saw which images before. Here the patch is cut from
-    another image of the same batch: the same distribution of patches, since the pool is a random sample of the same
-    images, without the state. A turned patch has black corners, as there.
+    another image of the same batch, which needs no state: the same distribution of patches where batches are random
+    samples of the images. Where a sampler shapes them (identities, cameras), donors share their target's camera or
+    person more often than in a pool. A turned patch has black corners, as there.
 
     Parameters: acts or not, patch height, patch width (px), top and left at the donor, top and left at the target,
     donor (0 to 1, which of the other images of the batch), mirrored or not, angle (degrees).
@@ -182,7 +183,7 @@ class ColorAug:
 
     Each principal direction of ImageNet's colours is scaled by its eigenvalue times a normal draw. Torchreid pairs the
     eigenvalues with the rows of the matrix instead of its columns, so that its main direction is not the grey axis;
-    this is the paper's pairing. Rounded to 8 bits.
+    this is the paper's pairing. Rounded and clipped to 8 bits, which Torchreid does not.
 
     Parameters: what is added to red, green and blue (grey levels), 0 where it does not act.
     """

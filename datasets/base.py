@@ -1,5 +1,6 @@
 """What every data set gives: samples in three splits, and how several sources become one training set."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,17 @@ def merge_sources(sources: Iterable[Sequence[Sample]]) -> list[Sample]:
 def count_identities(samples: Iterable[Sample]) -> int:
     """Counts the different people in ``samples``."""
     return len({s.pid for s in samples})
+
+
+def hash_samples(lists: Iterable[Sequence[Sample]]) -> str:
+    """Computes what stands for lists of images with their labels; folders above an image's own do not count."""
+    digest = hashlib.sha256()
+    for samples in lists:
+        for sample in samples:
+            name = "/".join(sample.path.rsplit("/", 2)[-2:])
+            digest.update(f"{name}\0{sample.pid}\0{sample.camid}\n".encode(errors="surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
 
 
 def require_folder(path: Path, expected: str) -> Path:

@@ -21,8 +21,11 @@ from datasets.cache import ImageCache
 from datasets.decode import CorruptImageError, decode_image, resize
 from datasets.transforms import Pipeline
 from utils.errors import UserError
+from utils.ranks import JUNK_PID
 
 logger = logging.getLogger(__name__)
+
+_STAND_INS = {"replace": "another image of the same identity stands in", "blank": "no score counts it"}
 
 
 class Batch(NamedTuple):
@@ -62,12 +65,10 @@ class ImageReader:
         """Returns (3, height, width) uint8.
 
         Raises:
-            CorruptImageError: the file is missing or broken, or was when the cache was filled.
+            CorruptImageError: the file is missing or broken.
         """
-        if self.cache is None:
+        if self.cache is None or not self.cache.is_readable(index):  # it may be readable now
             return resize(decode_image(self.path(index)), self.height, self.width)
-        if not self.cache.is_readable(index):
-            raise CorruptImageError(f"broken image {self.path(index)}; replace the file")
         return self.cache[index]
 
 
@@ -85,18 +86,27 @@ class Answer(NamedTuple):
 
     indices: NDArray[np.int64]
     params: NDArray[np.float32] | None
-    broken: list[str]  # files that were replaced
+    broken: list[str]  # files that could not be read
     error: str | None  # why there is no batch
 
 
 class BatchSource(Dataset[Answer]):
-    """Loads whole batches into slots of shared memory; what a worker process holds."""
+    """Loads whole batches into slots of shared memory; what a worker process holds.
+
+    Args:
+        reader: Gives images.
+        pids: (N,) identities of all images.
+        pipeline: Augmentations, None for none.
+        late: Leave the augmentation to the device.
+        on_corrupt: What becomes of an image that cannot be read: ``stop``; ``replace``, by the identity's next image;
+            ``blank``, by a black one of the identity −1, which no score counts.
+    """
 
     def __init__(
-        self, reader: ImageReader, pids: NDArray[np.int64], pipeline: Pipeline | None, late: bool, skip: bool
+        self, reader: ImageReader, pids: NDArray[np.int64], pipeline: Pipeline | None, late: bool, on_corrupt: str
     ) -> None:
         self.reader, self.pids, self.pipeline = reader, pids, pipeline
-        self.late, self.skip = late, skip
+        self.late, self.on_corrupt = late, on_corrupt
         self.slots = torch.empty(0, dtype=torch.uint8)
 
     def __getitem__(self, request: Request) -> Answer:
@@ -118,14 +128,17 @@ class BatchSource(Dataset[Answer]):
         return Answer(indices, None, broken, None)
 
     def _read_into(self, out: Tensor, index: int, broken: list[str]) -> int:
-        """Reads image ``index``, or the next readable one of the same identity under ``skip``; returns which."""
+        """Reads image ``index``, or what stands in for it; returns the index of what was read."""
         try:
             out.copy_(self.reader.read(index))
             return index
         except CorruptImageError:
-            if not self.skip:
+            if self.on_corrupt == "stop":
                 raise
         broken.append(self.reader.path(index))
+        if self.on_corrupt == "blank":
+            out.zero_()
+            return index
         rows = np.flatnonzero(self.pids == self.pids[index])
         for other in np.concatenate([rows[rows > index], rows[rows < index]]):
             try:
@@ -192,13 +205,19 @@ class BatchStream:
     _REQUESTS_PER_WORKER = 2
 
     def __init__(
-        self, source: BatchSource, camids: NDArray[np.int64], batch_size: int, workers: int, pin_memory: bool
+        self,
+        source: BatchSource,
+        camids: NDArray[np.int64],
+        batch_size: int,
+        workers: int,
+        pin_memory: bool,
+        reported: set[str],
     ) -> None:
         self.camids, self.pin_memory = camids, pin_memory
         self.num_slots = self._REQUESTS_PER_WORKER * workers + 1
         source.slots = _share((self.num_slots, batch_size, 3, source.reader.height, source.reader.width))
         self.source, self.requests = source, _Requests()
-        self.reported: set[str] = set()
+        self.reported = reported  # broken files that were named already
         self.loader = DataLoader(
             source,
             batch_size=None,
@@ -229,7 +248,7 @@ class BatchStream:
         for path in answer.broken:
             if path not in self.reported:
                 self.reported.add(path)
-                logger.warning("skipped broken image %s: another image of the same identity stands in", path)
+                logger.warning("skipped broken image %s: %s", path, _STAND_INS[self.source.on_corrupt])
         if answer.error is not None:
             raise UserError(answer.error)
 
@@ -238,5 +257,8 @@ class BatchStream:
         rows, filled = answer.indices, self.source.slots[slot, : len(answer.indices)]
         images = torch.empty(filled.shape, dtype=torch.uint8, pin_memory=self.pin_memory).copy_(filled)
         pids, camids = torch.from_numpy(self.source.pids[rows]), torch.from_numpy(self.camids[rows])
+        if self.source.on_corrupt == "blank" and answer.broken:
+            is_blank = [self.source.reader.path(int(row)) in answer.broken for row in rows]
+            pids[torch.tensor(is_blank)] = JUNK_PID
         params = None if answer.params is None else torch.from_numpy(answer.params)
         return Batch(images, pids, camids, torch.from_numpy(rows), params)

@@ -18,6 +18,7 @@ from datasets.base import (
     check_protocol,
     check_training,
     count_identities,
+    hash_samples,
     merge_sources,
     training_samples,
 )
@@ -72,6 +73,15 @@ class Data:
     num_train_cams: int
     sources: Mapping[str, Sequence[Sample]]
 
+    def hash_training_images(self) -> str:
+        """Returns what stands for the training images, their labels and their order."""
+        return hash_samples([self.train.samples]) if self.train else ""
+
+    def hash_images(self) -> str:
+        """Returns what stands for all images, to compare between processes and machines."""
+        tested = [part.samples for target in self.targets.values() for part in (target.query, target.gallery)]
+        return self.hash_training_images() + hash_samples(tested)
+
     def summary(self) -> str:
         """A table of identities, images and cameras of every part."""
         parts = [(name, "train", samples) for name, samples in self.sources.items()]
@@ -106,7 +116,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         tested = [*splits[name].query, *splits[name].gallery]
         if shared := sum(s.path in trained_on for s in tested):
             logger.warning(
-                "%d of %s's %d test images are trained on (data.combineall): its scores say nothing of new people",
+                "%d of %s's %d test images are trained on: its scores say nothing of new people",
                 shared, name, len(tested),
             )  # fmt: skip
     for name, images in sources.items():
@@ -159,6 +169,11 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) 
         raise UserError(
             f"train.batch_size {batch_size} gives each of {world_size} processes {batch_size // world_size} images, no "
             f"multiple of sampler.num_instances {num_instances}"
+        )
+    if name == "RandomIdentitySampler" and cfg.loss.name == "triplet" and batch_size // world_size < 2 * num_instances:
+        raise UserError(
+            f"train.batch_size {batch_size} gives each of {world_size} processes images of one identity, the triplet "
+            f"loss needs two: {2 * num_instances * world_size} or more"
         )
     options = SamplerOptions(cfg.train.seed, batch_size, num_instances, cfg.sampler.num_cams, cfg.sampler.num_datasets)
     return SAMPLERS[name](samples, options)
@@ -259,6 +274,7 @@ def _build_targets(
         workers=_count_workers(cfg.data.workers),
         rank=rank,
         world_size=world_size,
+        on_corrupt=cfg.data.on_corrupt,
         pin_memory=device.type == "cuda",
     )
     targets = {}

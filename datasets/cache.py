@@ -5,8 +5,9 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,7 @@ from utils.log import progress
 logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
+_WAIT_SEC = 0.1  # between two looks at a cache that another process is filling
 _BLOCK = 64  # images that a thread decodes at a time
 _FORMAT = 1  # raised whenever decoding or the layout of the file changes
 
@@ -33,14 +35,10 @@ class ImageCache:
     """
 
     def __init__(self, path: Path, num_images: int, height: int, width: int) -> None:
-        self._arguments = (path, num_images, height, width)
         content = np.memmap(path, np.uint8, mode="c")  # copy-on-write: torch warns of arrays it may not write to
         pixels = num_images * 3 * height * width
         self._images = torch.from_numpy(content[:pixels]).view(num_images, 3, height, width)
         self._readable = content[pixels:]
-
-    def __reduce__(self) -> tuple[type["ImageCache"], tuple[Path, int, int, int]]:
-        return ImageCache, self._arguments
 
     def __len__(self) -> int:
         return len(self._images)
@@ -87,7 +85,7 @@ def open_cache(
     except OSError as error:
         raise UserError(f"data.cache {kind}: cannot write to {folder}: {error.strerror or error}") from error
     try:
-        if not path.exists():
+        if not _is_whole(path, len(paths), height, width):
             _fill(path, kind, paths, height, width, skip_broken)
         cache = ImageCache(path, len(paths), height, width)
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -99,6 +97,10 @@ def open_cache(
     else:
         lock.close()
     return cache
+
+
+def _is_whole(path: Path, num_images: int, height: int, width: int) -> bool:
+    return path.is_file() and path.stat().st_size == num_images * (3 * height * width + 1)
 
 
 def _compute_key(paths: Sequence[str], height: int, width: int) -> str:
@@ -136,7 +138,7 @@ def _fill(path: Path, kind: str, paths: Sequence[str], height: int, width: int, 
             return True
 
         blocks = [range(at, min(at + _BLOCK, len(paths))) for at in range(0, len(paths), _BLOCK)]
-        pool = ThreadPoolExecutor(os.cpu_count())
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         try:
             decoded = pool.map(lambda block: [decode_into(index) for index in block], blocks)
             for block, readable in zip(blocks, progress(decoded, len(blocks), "caching images"), strict=True):
@@ -167,25 +169,54 @@ def _available_memory() -> int:
     """Bytes that can be taken without swapping, as far as the machine or its container says."""
     meminfo = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable"))
-    limit, used = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
+    for folder, names in _find_memory_groups():
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in names)
+            fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except OSError:
+            continue
+        if limit != "max":
+            reclaimable = int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+            available = min(available, int(limit) - int(used) + reclaimable)
     return available
+
+
+def _find_memory_groups() -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Yields the folders of this process's control groups, own and above, with the names of their limit and use."""
+    root = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, names = root, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            mount, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        own = mount / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(mount):
+                yield folder, names
 
 
 def _lock(path: Path, content: Path) -> IO[str]:
     """Takes the lock of a cache: shared where ``content`` is there, which it then stays, else exclusive.
 
     Every user keeps it shared; who fills or removes the cache needs it alone. It ends with the process at the latest.
+    Nobody waits with a lock in hand: two that both had it shared would wait for each other.
     """
     while True:
         file = path.open("a")
-        fcntl.flock(file, fcntl.LOCK_SH)
-        if not content.exists():
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        wanted = fcntl.LOCK_SH if content.exists() else fcntl.LOCK_EX
+        try:
+            fcntl.flock(file, wanted | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            time.sleep(_WAIT_SEC)
+            continue
+        is_current = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        if is_current and (wanted == fcntl.LOCK_EX or content.exists()):
             return file
-        file.close()  # another process removed the file while this one waited
+        file.close()  # another process removed the lock's file or the cache meanwhile
 
 
 def _release(path: Path, lock: IO[str], owner: int) -> None:

@@ -59,7 +59,8 @@ class TrainLoader:
 
     What a batch holds is a function of the seed, the epoch and the batch's number alone: not of the number of workers,
     nor of where the epoch was started. Of a batch over several processes, each gets a contiguous part, so that
-    RandomIdentitySampler's K images of an identity stay together; only ``random_patch`` sees which part it works on.
+    RandomIdentitySampler's K images of an identity, and RandomDomainSampler's of a camera, stay together; only
+    ``random_patch`` sees which part it works on.
     """
 
     def __init__(
@@ -114,10 +115,10 @@ class TrainLoader:
             np.array([s.pid for s in samples], dtype=np.int64),
             pipeline,
             augment_on_device,
-            on_corrupt == "skip",
+            "replace" if on_corrupt == "skip" else "stop",
         )
         camids = np.array([s.camid for s in samples], dtype=np.int64)
-        self._stream = BatchStream(source, camids, self.share, workers, pin_memory)
+        self._stream = BatchStream(source, camids, self.share, workers, pin_memory, set())
 
     def __len__(self) -> int:
         """The number of batches an epoch."""
@@ -147,6 +148,7 @@ class EvalLoader:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        on_corrupt: str = "stop",
         pin_memory: bool = False,
     ) -> None:
         """Starts nothing yet: every pass starts its own workers and ends them.
@@ -159,8 +161,11 @@ class EvalLoader:
             workers: Processes that load; 0 loads in this one.
             rank: Of this process, from 0.
             world_size: Number of processes.
+            on_corrupt: "stop" or "skip": what to do about an image that cannot be read. Skipping names it once; it
+                comes black and with pid −1, which no score counts.
             pin_memory: Put batches into page-locked memory, for a GPU.
         """
+        self._on_corrupt, self._reported = "blank" if on_corrupt == "skip" else "stop", set[str]()
         self.samples, self.batch_size = samples, batch_size
         self._rows = np.arange(rank, len(samples), world_size)
         self._reader, self._workers, self._pin_memory = ImageReader(samples, height, width), workers, pin_memory
@@ -173,11 +178,11 @@ class EvalLoader:
         """Yields all batches, the last one perhaps smaller.
 
         Raises:
-            UserError: an image cannot be read.
+            UserError: an image cannot be read and may not be skipped.
         """
         pids = np.array([s.pid for s in self.samples], dtype=np.int64)
         camids = np.array([s.camid for s in self.samples], dtype=np.int64)
-        source = BatchSource(self._reader, pids, None, late=False, skip=False)
-        stream = BatchStream(source, camids, self.batch_size, self._workers, self._pin_memory)
+        source = BatchSource(self._reader, pids, None, late=False, on_corrupt=self._on_corrupt)
+        stream = BatchStream(source, camids, self.batch_size, self._workers, self._pin_memory, self._reported)
         starts = range(0, len(self._rows), self.batch_size)
         return stream.run([Request(0, at, self._rows[at : at + self.batch_size]) for at in starts])

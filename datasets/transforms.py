@@ -12,8 +12,8 @@ from datasets.augment import Augmentation, ColorAug, ColorJitter, RandomCrop, Ra
 from utils.errors import UserError
 from utils.suggest import nearest
 
-# in the order in which they are applied, Torchreid's; random_erase comes after normalisation there, where the mean
-# colour is 0: the same, to half a grey level, as painting with the mean colour before it
+# in the order in which they are applied, Torchreid's; random_erase comes after normalisation there and paints with the
+# numbers of the mean colour, half a standard deviation above it; here it is the mean colour itself
 TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "color_aug", "random_erase")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

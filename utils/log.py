@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ class _OwnFile(logging.FileHandler):
     failed = False
 
     def __init__(self, file: Path) -> None:
-        super().__init__(file, encoding="utf-8")
+        super().__init__(file, encoding="utf-8", errors="backslashreplace")  # of file names in other encodings
         assert self.stream is not None
         try:
             # unlike flock's lock, this one ends with the process though others that it forked may live on
@@ -67,6 +68,8 @@ def start_log(file: Path | None) -> None:
         if getattr(handler, "from_start_log", False):
             root.removeHandler(handler)
             handler.close()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     handlers: list[logging.Handler] = [_BesideBars()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if file is not None:

@@ -119,6 +119,36 @@ def test_a_single_camera_cannot_be_tested(tmp_path: Path) -> None:
         build_loaders(make_config(tmp_path), CPU)
 
 
+def test_processes_must_get_two_identities_for_the_triplet_loss(tmp_path: Path) -> None:
+    write_market(tmp_path)
+    settings = {"loss__name": "triplet", "sampler__train_sampler": "RandomIdentitySampler", "train__batch_size": 8}
+    build_loaders(make_config(tmp_path, **settings), CPU)
+    with pytest.raises(UserError, match="images of one identity, the triplet loss needs two: 16 or more"):
+        build_loaders(make_config(tmp_path, **settings), CPU, rank=0, world_size=2)
+
+
+def test_zero_cameras_or_data_sets_are_all(tmp_path: Path) -> None:
+    write_market(tmp_path)
+    for sampler, key in (("RandomDomainSampler", "num_cams"), ("RandomDatasetSampler", "num_datasets")):
+        cfg = make_config(tmp_path, sampler__train_sampler=sampler, **{f"sampler__{key}": 0})
+        train = build_loaders(cfg, CPU).train
+        assert train
+        if key == "num_cams":
+            assert all(len(set(batch.camids.tolist())) == 2 for batch in train.batches(0))
+
+
+def test_images_are_compared_by_name_label_and_order(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_market(tmp_path / folder)
+    first, second = (build_loaders(make_config(tmp_path / folder), CPU) for folder in ("a", "b"))
+    assert first.hash_images() == second.hash_images()
+    gallery = tmp_path / "b" / "market1501" / "Market-1501-v15.09.15" / "bounding_box_test"
+    next(iter(sorted(gallery.iterdir()))).unlink()
+    fewer = build_loaders(make_config(tmp_path / "b"), CPU)
+    assert fewer.hash_images() != first.hash_images()
+    assert fewer.hash_training_images() == first.hash_training_images()
+
+
 def test_processes_must_get_whole_identities(tmp_path: Path) -> None:
     write_market(tmp_path)
     cfg = make_config(

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -281,6 +282,26 @@ def open_for(samples: list[Sample], kind: str, folder: Path, skip_broken: bool =
     return opened
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_goes_on_without_a_broken_image(
+    samples: list[Sample], caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    Path(samples[9].path).write_bytes(b"")
+    with pytest.raises(UserError, match=r"09\.jpg"):
+        list(EvalLoader(samples, batch_size=8, height=HEIGHT, width=WIDTH, workers=workers))
+
+    loader = EvalLoader(samples, batch_size=8, height=HEIGHT, width=WIDTH, workers=workers, on_corrupt="skip")
+    for _ in range(2):
+        batches = list(loader)
+        pids = torch.cat([batch.pids for batch in batches])
+        images = torch.cat([batch.images for batch in batches])
+        assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(len(samples)))
+        assert pids.tolist() == [-1 if i == 9 else s.pid for i, s in enumerate(samples)]
+        assert not images[9].any()
+        assert torch.equal(images[10], read_plain(samples[10]))
+    assert caplog.text.count("09.jpg: no score counts it") == 1
+
+
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cache_changes_nothing(
@@ -387,6 +408,59 @@ def test_a_broken_image_stops_the_filling(samples: list[Sample], tmp_path: Path)
         open_for(samples, "disk", tmp_path)
 
     assert not [path for path in tmp_path.glob("reid-images*") if path.suffix != ".lock"]
+
+
+def test_a_file_that_is_back_is_read_though_the_cache_lacks_it(samples: list[Sample], tmp_path: Path) -> None:
+    content = Path(samples[9].path).read_bytes()
+    expected = list(make_loader(samples).batches(0))
+    Path(samples[9].path).unlink()
+    cache = open_for(samples, "disk", tmp_path, skip_broken=True)
+    Path(samples[9].path).write_bytes(content)
+
+    assert_equal(list(make_loader(samples, cache=cache).batches(0)), expected)
+
+
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_cache_that_was_cut_off_is_filled_anew(samples: list[Sample], tmp_path: Path, left: int) -> None:
+    expected = open_for(samples, "disk", tmp_path)[25].clone()
+    [path] = tmp_path.glob("*.u8")
+    os.truncate(path, left)
+
+    assert torch.equal(open_for(samples, "disk", tmp_path)[25], expected)
+
+
+def test_processes_that_open_a_cache_together_do_not_wait_for_each_other(
+    samples: list[Sample], tmp_path: Path, shared_memory: Path
+) -> None:
+    """Each keeps the cache until all have it, as processes do that train together."""
+    context = multiprocessing.get_context("fork")
+    for _ in range(10):
+        barrier = context.Barrier(4)
+        processes = [context.Process(target=open_and_meet, args=(samples, tmp_path, barrier)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * 4
+
+
+def open_and_meet(samples: list[Sample], folder: Path, barrier: threading.Barrier) -> None:
+    barrier.wait(20)
+    cache = open_for(samples, "ram", folder)
+    barrier.wait(20)
+    assert cache.is_readable(0)
+
+
+def test_the_memory_of_the_own_group_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = tmp_path / "job"
+    group.mkdir()
+    for name, text in {"memory.max": "5000000", "memory.current": "3000000",
+                       "memory.stat": "anon 1\ninactive_file 500000\n"}.items():  # fmt: skip
+        (group / name).write_text(text)
+    monkeypatch.setattr(
+        cache_module, "_find_memory_groups", lambda: [(group, ("memory.max", "memory.current")), (tmp_path, ("a", "b"))]
+    )
+    assert cache_module._available_memory() == 2_500_000
 
 
 def test_a_cache_remembers_broken_images(samples: list[Sample], tmp_path: Path) -> None:

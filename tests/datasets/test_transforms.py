@@ -1,7 +1,9 @@
 """Decoding, resizing and augmentation against Pillow, torchvision and plain single-image versions."""
 
+import contextlib
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,24 @@ def test_a_broken_file_is_named_in_one_line(tmp_path: Path, content: bytes | Non
     assert isinstance(caught.value, UserError)
 
 
+def test_a_png_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
+    """Each in a process of its own: torchvision's decoder ends the process."""
+    whole = io.BytesIO()
+    make_image(1, 48, 30).save(whole, "png")
+    at = whole.getvalue().index(b"IDAT") + 4
+    for position in range(at + 2, len(whole.getvalue()) - 20, 97):
+        damaged = bytearray(whole.getvalue())
+        damaged[position] ^= 0xFF
+        path = tmp_path / "damaged.png"
+        path.write_bytes(damaged)
+        if not (pid := os.fork()):
+            with contextlib.suppress(CorruptImageError):
+                decode_image(path)
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, position
+
+
 @given(st.tuples(*[st.integers(8, 90)] * 4), st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
 def test_resizing_is_pillows(sizes: tuple[int, int, int, int], seed: int) -> None:
@@ -162,6 +182,33 @@ def test_crop_windows_stay_inside_and_reach_the_edges() -> None:
 
     assert set(drawn[:, 1]) == set(range(9))
     assert set(drawn[:, 2]) == set(range(5))
+
+
+def is_uniform(values: np.ndarray, num_values: int) -> bool:
+    """Chi-square test at 1e-6 of whole numbers 0 … num_values - 1 being equally frequent."""
+    return stats.chisquare(np.bincount(values.astype(int), minlength=num_values)).pvalue > 1e-6
+
+
+def test_crop_windows_are_equally_frequent() -> None:
+    step = RandomCrop(128, 64)
+    _, top, left = step.draw(draw_uniforms(1, 0, "crop", 0, 20_000, step.num_uniforms)).T
+    for offset, margin in ((top, 16), (left, 8)):
+        inner = (offset > 0) & (offset < margin)
+        assert is_uniform(offset[inner] - 1, margin - 1)
+        edges = np.array([(offset == 0).sum(), (offset == margin).sum()])
+        assert edges == pytest.approx(len(offset) / margin / 2, rel=0.2)  # half of an inner one's share each
+
+
+def test_patches_are_mirrored_and_turned_as_published() -> None:
+    """Both with a probability of one half; turned by a whole number of degrees from -10 to 10."""
+    step = RandomPatch(128, 64)
+    params = step.draw(draw_uniforms(1, 0, "patch", 0, 20_000, step.num_uniforms))
+    mirrored, angle = params[:, 8], params[:, 9]
+    assert is_uniform(mirrored, 2)
+    turned = angle != 0
+    assert turned.mean() == pytest.approx(0.5 * 20 / 21, abs=0.02)
+    others = angle[turned] + 10
+    assert is_uniform(others - (others > 10), 20)
 
 
 @pytest.mark.parametrize("angle", [-10, -3, 0, 1, 7, 10])

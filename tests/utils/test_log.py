@@ -38,6 +38,13 @@ def test_file_of_another_process_is_refused(tmp_path):
     start_log(tmp_path / "train.log")  # the one that has it may go on
 
 
+def test_names_that_are_not_utf8_are_told(tmp_path, capfd):
+    start_log(tmp_path / "train.log")
+    logging.getLogger("a").info("%s", os.fsdecode(b"caf\xe9.jpg"))
+    for text in (capfd.readouterr().out, (tmp_path / "train.log").read_text()):
+        assert "caf\\udce9.jpg" in text
+
+
 def test_full_disk_is_told_once(capsys):
     start_log(Path("/dev/full"))
     for _ in range(3):
