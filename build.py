@@ -14,6 +14,7 @@ from datasets.build import Data
 from default_config import flatten
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
+from engine.mixed_precision import AMP_DTYPES, MixedPrecision
 from engine.optim import build_optimizer, build_scheduler
 from engine.scores import Scores
 from engine.search import SearchTask, temperature_at
@@ -143,8 +144,15 @@ def build_trainer(
     runtime.check_sync_bn(train.sync_bn)
     optimizer = build_optimizer(cfg, model)
 
+    if train.compile and runtime.replicas > 1:
+        raise UserError(
+            f"train.compile True does nothing under DataParallel ({runtime.replicas} GPUs): start one process a GPU "
+            "with torchrun, name one GPU with --gpu-devices, or set it to False"
+        )
+
     def wrap() -> nn.Module:
-        wrapped = runtime.wrap(model, train.sync_bn)
+        dtype = AMP_DTYPES.get(train.amp)
+        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn)
         return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
 
     settings = TrainSettings(
@@ -173,6 +181,7 @@ def build_trainer(
         folder=Path(cfg.data.save_dir),
         identity=network.identity,
         config=flatten(cfg),
+        images=data.hash_training_images(),
         evaluate=evaluate,
         stop=stop,
     )

@@ -128,7 +128,7 @@ class SuperNet(OSNetBase):
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             state |= {f"{target}.{key}": tensor.detach().clone() for key, tensor in own}
             channels = getattr(module, "num_channels", getattr(module, "num_features", None))
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | InstanceNorm) and channels is not None:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm | InstanceNorm) and channels is not None:
                 state[f"{target}.weight"] = self.alphas.new_ones(channels)
                 state[f"{target}.bias"] = self.alphas.new_zeros(channels)
         return state

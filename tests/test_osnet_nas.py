@@ -380,6 +380,15 @@ def test_child_state_holds_every_tensor_of_the_child(full_supernet: SuperNet) ->
         assert all(state[key].shape == child[key].shape for key in child)
 
 
+def test_child_state_of_a_network_with_shared_statistics() -> None:
+    """``train.sync_bn`` replaces the norms of the network in training."""
+    supernet = build_supernet(5, 0.25)
+    expected = supernet.child_state(Genotype.named("osnet_ain"))
+    state = nn.SyncBatchNorm.convert_sync_batchnorm(supernet).child_state(Genotype.named("osnet_ain"))
+    assert state.keys() == expected.keys()
+    build_child(5, Genotype.named("osnet_ain"), 0.25).load_state_dict(state)
+
+
 def test_child_state_is_a_copy() -> None:
     model = build_supernet(3, width=0.25)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
