@@ -144,17 +144,6 @@ def build_trainer(
     runtime.check_sync_bn(train.sync_bn)
     optimizer = build_optimizer(cfg, model)
 
-    if train.compile and runtime.replicas > 1:
-        raise UserError(
-            f"train.compile True does nothing under DataParallel ({runtime.replicas} GPUs): start one process a GPU "
-            "with torchrun, name one GPU with --gpu-devices, or set it to False"
-        )
-
-    def wrap() -> nn.Module:
-        dtype = AMP_DTYPES.get(train.amp)
-        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn)
-        return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
-
     settings = TrainSettings(
         max_epoch=train.max_epoch,
         fixbase_epoch=train.fixbase_epoch,
@@ -169,7 +158,7 @@ def build_trainer(
     )
     return Trainer(
         model=model,
-        wrap=wrap,
+        wrap=build_wrap(cfg, runtime, model),
         task=build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task(),
         loss=build_loss(cfg),
         optimizer=optimizer,
@@ -185,6 +174,27 @@ def build_trainer(
         evaluate=evaluate,
         stop=stop,
     )
+
+
+def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module) -> Callable[[], nn.Module]:
+    """Builds what makes the model as it is called: in mixed precision, over the devices at hand, compiled.
+
+    Raises:
+        UserError: nothing would be compiled.
+    """
+    train = cfg.train
+    if train.compile and runtime.replicas > 1:
+        raise UserError(
+            f"train.compile True does nothing under DataParallel ({runtime.replicas} GPUs): start one process a GPU "
+            "with torchrun, name one GPU with --gpu-devices, or set it to False"
+        )
+
+    def wrap() -> nn.Module:
+        dtype = AMP_DTYPES.get(train.amp)
+        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn)
+        return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
+
+    return wrap
 
 
 def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> SearchTask:

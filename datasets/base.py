@@ -117,7 +117,11 @@ def require_folder(path: Path, expected: str) -> Path:
     Raises:
         UserError: it is not; ``expected`` says what should be there.
     """
-    if not path.is_dir():
+    try:
+        is_there = path.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if not is_there:
         raise UserError(f"no folder {path}: expected {expected}")
     return path
 

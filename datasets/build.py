@@ -23,6 +23,7 @@ from datasets.base import (
     training_samples,
 )
 from datasets.cache import open_cache
+from datasets.files import tell_read_errors
 from datasets.integrity import find_broken
 from datasets.loaders import EvalLoader, Preparer, TrainLoader
 from datasets.samplers import SAMPLERS, Sampler, SamplerOptions
@@ -192,7 +193,8 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
         if name not in DATASETS:
             raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
     root, options = Path(cfg.data.root), _build_read_options(cfg)
-    missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
+    with tell_read_errors(root):
+        missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} data sets of this run are not there: "

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from datasets.base import ReadOptions, Sample, Splits, check_split_id, require_folder, require_images
+from datasets.base import ReadOptions, Sample, Splits, require_folder, require_images
 from datasets.cuhk03_mat import extract_images, read_test_identities
-from datasets.files import list_image_names, match_name
+from datasets.files import list_image_names, match_name, tell_read_errors
 from utils.errors import UserError
 
 _NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.")
@@ -23,7 +23,7 @@ def read_cuhk03(root: Path, options: ReadOptions) -> Splits:
 
     On first use the images are extracted from ``cuhk03_release/cuhk-03.mat`` to ``images_detected`` or, with
     ``options.cuhk03_labeled``, ``images_labeled``. With ``options.cuhk03_classic_split``, ``split_id`` is one of 20,
-    and query and gallery are the same images; otherwise the new protocol's only split is 0.
+    and query and gallery are the same images; the new protocol has one split, of which ``split_id`` says nothing.
 
     Raises:
         UserError: a file or folder is missing, damaged or cannot be written, the images do not fit the splits, or
@@ -33,11 +33,11 @@ def read_cuhk03(root: Path, options: ReadOptions) -> Splits:
     mat = folder / "cuhk03_release" / "cuhk-03.mat"
     kind = "labeled" if options.cuhk03_labeled else "detected"
     images = folder / f"images_{kind}"
-    extract_images(mat, kind, images)
+    with tell_read_errors(folder):
+        extract_images(mat, kind, images)
     names = list_image_names(images, f"the {kind} images of CUHK03")
     if options.cuhk03_classic_split:
         return _split_classic(mat, images, names, options.split_id)
-    check_split_id("cuhk03's new protocol", options.split_id, 1)
     return _split_new(folder / f"cuhk03_new_protocol_config_{kind}.mat", images, names)
 
 

@@ -14,7 +14,7 @@ from torchvision.io import decode_jpeg
 from utils.errors import UserError
 
 _JPEG_START = b"\xff\xd8\xff"
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_PILLOW_ERRORS = (RuntimeError, OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImageError(UserError):

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets.base import require_folder
@@ -17,6 +18,19 @@ def is_image_name(name: str) -> bool:
     return ending in IMAGE_ENDINGS and not name.startswith(".")
 
 
+@contextmanager
+def tell_read_errors(path: Path, where: str = "") -> Iterator[None]:
+    """Turns what the system says against reading ``path``, or what is in it, into one line; it begins with ``where``.
+
+    Raises:
+        UserError: no permission, links in a circle, a name that is too long, …
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{where}cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
 def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) -> list[str]:
     """Lists the names of the image files in ``folder``, sorted, without looking into the files.
 
@@ -28,18 +42,21 @@ def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) 
         allow_empty: Return an empty list instead of raising an error where there is no image.
 
     Raises:
-        UserError: no such folder, no image in it, or a link that leads nowhere.
+        UserError: no such folder, no image in it, something that cannot be read, a link that leads nowhere, or a pipe
+            or the like in an image's place.
     """
-    require_folder(folder, expected)
     names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not is_image_name(entry.name):
-                continue
-            if entry.is_file():
-                names.append(entry.name)
-            elif not entry.is_dir():
-                raise UserError(f"{entry.path} is a link that leads to no file: restore the file or remove the link")
+    with tell_read_errors(folder):
+        require_folder(folder, expected)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_image_name(entry.name):
+                    continue
+                if entry.is_file():
+                    names.append(entry.name)
+                elif not entry.is_dir():
+                    kind = "a link that leads to no file" if entry.is_symlink() else "no file but a pipe or the like"
+                    raise UserError(f"{entry.path} is {kind}: put the image there, or remove it")
     if not names and not allow_empty:
         raise UserError(f"no image in {folder}: expected {expected}")
     return sorted(names)
@@ -49,11 +66,12 @@ def list_folder_names(folder: Path, expected: str) -> list[str]:
     """Lists the names of the folders in ``folder``, sorted; links are followed, hidden ones passed over.
 
     Raises:
-        UserError: no such folder; ``expected`` says what should be there.
+        UserError: no such folder, where ``expected`` says what should be there, or something that cannot be read.
     """
-    require_folder(folder, expected)
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    with tell_read_errors(folder):
+        require_folder(folder, expected)
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def match_name(path: str, pattern: re.Pattern[str], expected: str) -> re.Match[str]:

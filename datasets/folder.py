@@ -12,12 +12,13 @@ or images ``train/PID/CAM_….jpg``, ``query/PID/CAM_….jpg``, ``gallery/PID/CA
 """
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import is_image_name, list_folder_names, list_image_names
+from datasets.files import is_image_name, list_folder_names, list_image_names, tell_read_errors
 from utils.errors import UserError
 
 _PARTS = ("train", "query", "gallery")
@@ -37,12 +38,13 @@ def read_folder(root: Path, options: ReadOptions) -> Splits:
     """Reads the data in ``root`` as this file's head describes; people and cameras are numbered in sorted order.
 
     Raises:
-        UserError: nothing of that form in ``root``, an image is missing or listed twice, query without gallery or the
-            reverse, or an image to test with whose camera is not known.
+        UserError: nothing of that form in ``root``, an image is missing or listed twice, something cannot be read,
+            query without gallery or the reverse, or an image to test with whose camera is not known.
     """
-    require_folder(root, _EXPECTED)
-    manifest = root / "manifest.csv"
-    rows = list(_read_manifest(manifest) if manifest.is_file() else _read_tree(root))
+    with tell_read_errors(root):
+        require_folder(root, _EXPECTED)
+        manifest = root / "manifest.csv"
+        rows = list(_read_manifest(manifest) if manifest.is_file() else _read_tree(root))
     rows = [row for row in rows if row.pid != _JUNK_PID]
     for row in rows:
         if not row.camera and row.part != "train":
@@ -93,11 +95,12 @@ def _check_row(manifest: Path, line: int, cells: dict[str, str | None]) -> _Row:
         raise UserError(f"{source}: {'path' if not name else 'pid'} is empty")
     if part not in _PARTS:
         raise UserError(f"{source}: split is {part!r}, but must be train, query or gallery")
-    path = manifest.parent / name
+    path = Path(os.path.normpath(manifest.parent / name))  # one spelling a file, so that a second line is noticed
     if not is_image_name(path.name):
         raise UserError(f"{source}: {name} is not an image by its ending")
-    if not path.is_file():
-        raise UserError(f"{source}: no file {path}")
+    with tell_read_errors(path, f"{source}: "):
+        if not path.is_file():
+            raise UserError(f"{source}: no file {path}")
     return _Row(part, str(path), pid, camera, source)
 
 

@@ -1,47 +1,63 @@
 """Finds image files that are broken, before a training run meets them."""
 
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from PIL import Image
+from datasets.decode import CorruptImageError, decode_image
 
 _HEAD_BYTES = 1 << 16  # one read takes in the whole of most images of people
 _TAIL_BYTES = 1 << 12  # how much may follow the end marker: some cameras and tools add data there
 _BLOCK = 256  # files a thread takes at a time
+_FILL = bytes(16)
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB\x60\x82"
+_NO_JPEG_END = "JPEG without its end marker: cut off"
 _OTHER_KINDS = (b"II*\0", b"MM\0*", b"P5", b"P6")  # TIFF, PGM, PPM: known by their first bytes alone
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def find_broken(paths: Sequence[str], workers: int = 4, thorough: bool = False) -> list[tuple[str, str]]:
-    """Finds the files that are no whole images.
+    """Finds the files that are no whole images, as ``decode_image`` judges them.
 
-    The quick check reads a file's beginning and end: its kind by the first bytes, whatever its name ends in, then
-    the end marker (JPEG, PNG) or the length that the header tells (BMP, WebP). It does not see damage in between.
+    The quick check decodes only what looks suspicious: it reads a file's beginning and end, and asks for a kind that
+    it knows by the first bytes, whatever the name ends in, then for the end marker (JPEG, PNG) or the length that the
+    header tells (BMP, WebP). It does not see damage in between.
+
+    One fault counts that the decoder may miss: a JPEG filled up with zeros, which it takes for grey pixels.
 
     Args:
         paths: Files to check.
         workers: Threads; they help where the files come from a slow disk, and gain nothing once files are cached.
-        thorough: Decode each image as well, which sees all damage that Pillow sees and is far slower.
+        thorough: Decode every image, which is far slower.
 
     Returns:
         Path and reason of each broken file, in the order of ``paths`` whatever the number of threads.
     """
-    check = _decode if thorough else _inspect
     blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
 
     def check_block(block: Sequence[str]) -> list[tuple[str, str]]:
-        return [(path, reason) for path in block if (reason := check(path))]
+        return [(path, reason) for path in block if (reason := _find_fault(path, thorough))]
 
     with ThreadPoolExecutor(workers) as pool:
         return [finding for findings in pool.map(check_block, blocks) for finding in findings]
 
 
+def _find_fault(path: str, thorough: bool) -> str:
+    """Says what is wrong with a file; empty if nothing."""
+    suspicion = _inspect(path)
+    if not suspicion and not thorough:
+        return ""
+    if suspicion == _NO_JPEG_END and _is_filled_up(path):
+        return suspicion
+    try:
+        decode_image(path)
+    except CorruptImageError as error:
+        return suspicion or f"cannot be decoded: {str(error).partition(f'{path}: ')[2]}"
+    return ""
+
+
 def _inspect(path: str) -> str:
-    """Says what is wrong with a file by its beginning and end; empty if nothing."""
+    """Says what looks wrong with a file by its beginning and end; empty if nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -57,9 +73,9 @@ def _inspect(path: str) -> str:
 
 
 def _judge(head: bytes, tail: bytes, size: int) -> str:
-    """Says what is wrong with a file of ``size`` bytes that begins with ``head`` and ends with ``tail``."""
+    """Says what looks wrong with a file of ``size`` bytes that begins with ``head`` and ends with ``tail``."""
     if head.startswith(b"\xff\xd8\xff"):
-        return "" if _JPEG_END in tail else "JPEG without its end marker: cut off"
+        return "" if _JPEG_END in tail else _NO_JPEG_END
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "" if _PNG_END in tail else "PNG without its last chunk: cut off"
     if head.startswith(b"BM") and size >= 6:
@@ -75,14 +91,10 @@ def _judge_size(kind: str, expected: int, size: int) -> str:
     return f"{kind} of {size} bytes, its header says {expected}: cut off" if size < expected else ""
 
 
-def _decode(path: str) -> str:
-    """Says what is wrong with a file by decoding it; empty if nothing."""
-    reason = _inspect(path)
-    if reason:
-        return reason
+def _is_filled_up(path: str) -> bool:
+    """Whether a JPEG has zeros in place of its end, as a copy leaves it that reserved the space and then stopped."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except _DECODE_ERRORS as error:
-        return f"cannot be decoded: {error}"
-    return ""
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
+    return content.endswith(_FILL) and _JPEG_END not in content

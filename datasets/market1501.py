@@ -1,10 +1,11 @@
 """Market-1501 (Zheng et al., ICCV 2015), and the folder layout that it gave to other data sets."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import match_images
+from datasets.files import match_images, tell_read_errors
 from utils.errors import UserError
 
 JUNK_PID = -1
@@ -23,13 +24,14 @@ def read_market1501(root: Path, options: ReadOptions) -> Splits:
     """
     outer = require_folder(root / "market1501", "Market-1501 with its folder Market-1501-v15.09.15")
     inner = outer / "Market-1501-v15.09.15"
-    folder = inner if inner.is_dir() else outer
+    with tell_read_errors(outer):
+        folder = inner if inner.is_dir() else outer
     splits = read_market_layout(folder, "market1501", num_cameras=6)
     if not options.market1501_500k:
         return splits
     distractors = read_market_folder(folder / "images", "market1501", num_cameras=6)
     distractors = [s._replace(pid=DISTRACTOR_PID) for s in distractors]
-    return Splits(splits.train, splits.query, [*splits.gallery, *distractors], distractor_pids=splits.distractor_pids)
+    return replace(splits, gallery=[*splits.gallery, *distractors])
 
 
 def read_market_layout(folder: Path, name: str, *, num_cameras: int | None = None) -> Splits:

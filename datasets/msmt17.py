@@ -1,10 +1,11 @@
 """MSMT17 (Wei et al., CVPR 2018), version 1 and version 2 (faces blurred)."""
 
+import os
 import re
 from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import list_folder_names, list_image_names, match_name
+from datasets.files import list_folder_names, list_image_names, match_name, tell_read_errors
 from utils.errors import UserError
 
 _VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
@@ -20,10 +21,12 @@ def read_msmt17(root: Path, options: ReadOptions) -> Splits:
     former. ``list_val.txt`` is in ``extra_train``, as it is left out of training unless all images are asked for.
 
     Raises:
-        UserError: a folder, list or listed image is missing, or a line or name cannot be parsed.
+        UserError: a folder, list or listed image is missing, something cannot be read or parsed, or an image is listed
+            for two people.
     """
     outer = require_folder(root / "msmt17", "MSMT17 with its folder MSMT17_V1 or MSMT17_V2")
-    versions = [name for name in _VERSIONS if (outer / name).is_dir()]
+    with tell_read_errors(outer):
+        versions = [name for name in _VERSIONS if (outer / name).is_dir()]
     if not versions:
         raise UserError(f"no folder MSMT17_V1 or MSMT17_V2 in {outer}: unpack MSMT17 there")
     folder = outer / versions[0]
@@ -47,22 +50,30 @@ def _list_tree(folder: Path) -> set[str]:
 
 
 def _read_list(file: Path, folder: Path, files: set[str], first_pid: int) -> list[Sample]:
-    """Reads the lines ``path pid`` of a list; paths are relative to ``folder`` and must be among ``files``."""
-    if not file.is_file():
-        raise UserError(f"no file {file}: expected the list that comes with MSMT17, a line an image")
-    samples = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
+    """Reads the lines ``path pid`` of a list; paths are relative to ``folder`` and must be among ``files``.
+
+    An image that is listed twice counts once.
+    """
+    with tell_read_errors(file):
+        if not file.is_file():
+            raise UserError(f"no file {file}: expected the list that comes with MSMT17, a line an image")
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    samples: dict[str, Sample] = {}
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, pid = line.replace("\t", " ").strip().rpartition(" ")
         if not name or not pid.isdecimal():
             raise UserError(f"{file}, line {number}: {line!r} is not 'path pid'")
+        name = os.path.normpath(name)  # "./0000/…"
         if name not in files:
             raise UserError(f"{file}, line {number}: no image {folder}/{name}; copy the folder anew")
         camera = int(match_name(name, _NAME, _EXPECTED)[1])
         if not 1 <= camera <= _NUM_CAMERAS:
             raise UserError(f"{file}, line {number}: camera {camera} of {name} is not one of 1 to {_NUM_CAMERAS}")
-        samples.append(Sample(f"{folder}/{name}", first_pid + int(pid), camera - 1))
+        sample = Sample(f"{folder}/{name}", first_pid + int(pid), camera - 1)
+        if samples.setdefault(name, sample) != sample:
+            raise UserError(f"{file}, line {number}: {name} is listed for another person above: copy the list anew")
     if not samples:
         raise UserError(f"{file} lists no image: copy MSMT17's lists anew")
-    return sorted(samples)
+    return sorted(samples.values())

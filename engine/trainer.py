@@ -36,7 +36,6 @@ from utils.seed import capture_random_states, restore_random_states
 
 logger = logging.getLogger(__name__)
 
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 2.0**-10  # of the loss under fp16: gradients that overflow even so are not finite at all
 STEPS_CHECKED = 2  # after layers began to learn, for gradients that reach them all
 
@@ -46,7 +45,7 @@ class Trainer:
 
     Args:
         model: The bare model, on the device: what is saved.
-        wrap: Makes the model as it is called (wrapped for parallelism, compiled); again when other layers learn.
+        wrap: Makes the model as it is called (in mixed precision, parallel, compiled); again when other layers learn.
         task: What is particular to search or child training.
         loss: Of what the task's forward pass gives, and labels.
         optimizer: Over the model's parameters.
@@ -58,6 +57,7 @@ class Trainer:
         folder: The run's folder; checkpoints go to ``checkpoints/`` below it.
         identity: What the model is (plain values); saved, and compared on resuming.
         config: All settings, flat; saved with each checkpoint.
+        images: Stands for the training images; saved, and compared on resuming.
         stop: Tells whether the run was asked to stop.
         evaluate: Scores the model, None for no targets.
         writer: TensorBoard, None for none.
@@ -79,6 +79,7 @@ class Trainer:
         folder: Path,
         identity: Mapping[str, Any],
         config: Mapping[str, Any],
+        images: str,
         stop: StopRequest,
         evaluate: Callable[[], dict[str, Scores]] | None = None,
         writer: SummaryWriter | None = None,
@@ -86,7 +87,7 @@ class Trainer:
         self.model, self.wrap, self.task, self.loss = model, wrap, task, loss
         self.optimizer, self.scheduler = optimizer, scheduler
         self.batches, self.prepare, self.runtime, self.settings = batches, prepare, runtime, settings
-        self.folder, self.identity, self.config = folder, dict(identity), dict(config)
+        self.folder, self.identity, self.config, self.images = folder, dict(identity), dict(config), images
         self.stop, self.evaluate, self.writer = stop, evaluate, writer
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=settings.amp == "fp16")
         self.progress = Progress()
@@ -173,9 +174,8 @@ class Trainer:
     def _step(self, batch: Any) -> None:
         """One optimiser step on one batch."""
         labels = batch.pids.to(self.runtime.device, non_blocking=True)
-        with self._autocast():
-            output = self.task.forward(self.network, self.prepare(batch))
-            loss = self.loss(output, labels)
+        output = self.task.forward(self.network, self.prepare(batch))
+        loss = self.loss(output, labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         value = float(loss.detach())
@@ -205,10 +205,6 @@ class Trainer:
         if self._steps_checked < STEPS_CHECKED:
             check_gradients_reach(self.model)
             self._steps_checked += 1
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        dtype = AMP_DTYPES.get(self.settings.amp)
-        return torch.autocast(self.runtime.device.type, dtype) if dtype else contextlib.nullcontext()
 
     def _count(self, output: Any, labels: Tensor, loss: float) -> None:
         logits = output[0] if isinstance(output, tuple) else output
@@ -284,6 +280,7 @@ class Trainer:
             "kind": self.task.kind,
             "identity": self.identity,
             "config": self.config,
+            "images": self.images,
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -294,11 +291,15 @@ class Trainer:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores ``state()`` of a run with the same model and settings."""
+        """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.task.load_state_dict(state["task"])
         self.progress = Progress(**state["progress"])
+        if state["images"] != self.images:
+            self.progress = Progress(epoch=self.progress.epoch, best=self.progress.best)
+            logger.warning("the training images are not those of the saved run; epoch %d starts anew with them",
+                           self.progress.epoch + 1)  # fmt: skip
         restore_random_states(state["random"])

@@ -150,6 +150,40 @@ def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_pa
     assert_same(weights_of(last), weights_of(tmp_path / "whole" / "checkpoints" / "last.pt"))
 
 
+def test_epoch_starts_anew_on_other_images(run_main, own_market_root, tmp_path, monkeypatch, capfd):
+    step, count = trainer_module.Trainer._step, [0]
+
+    def signalled_step(self, batch):
+        count[0] += 1
+        if count[0] == 5:
+            signal.raise_signal(signal.SIGTERM)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "_step", signalled_step)
+        assert run_main(root=own_market_root) == 143
+    progress = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (1, 2)
+    next((own_market_root / "market1501" / "Market-1501-v15.09.15" / "bounding_box_train").iterdir()).unlink()
+    assert run_main("model.resume", "auto", root=own_market_root) == 0
+    output = capfd.readouterr().out
+    assert "the training images are not those of the saved run; epoch 2 starts anew with them" in output
+    assert "continuing at epoch 2, batch 1" in output
+
+
+def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_root, tmp_path, monkeypatch):
+    """It passes the check before the first batch, which does not decode."""
+    base = own_market_root / "market1501" / "Market-1501-v15.09.15"
+    image = min((base / "query").iterdir())
+    monkeypatch.setattr("datasets.build.find_broken", lambda paths: [])
+    image.write_bytes(image.read_bytes()[:-40])
+    words = ["train.max_epoch", 1, "test.rerank", True]
+    assert run_main(*words, root=own_market_root, save_dir=tmp_path / "stop") == 2
+    assert run_main(*words, "data.on_corrupt", "skip", "test.visrank", True, root=own_market_root) == 0
+    target = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["market1501"]
+    assert target["num_queries"] == 7
+
+
 def test_every_evaluation_and_the_best_are_kept(run_main, tmp_path):
     assert run_main("test.eval_freq", 1, "train.max_epoch", 3, "test.rerank", True, "test.flip", True) == 0
     log = (tmp_path / "run" / "train.log").read_text()

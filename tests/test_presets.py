@@ -180,6 +180,18 @@ def test_a_target_with_one_split_is_scored_once(run_main: RunMain, p1_root: Path
     assert [list(scores.get("splits", [])) for scores in targets.values()] == [[], [], ["17", "19"], ["17", "19"]]
 
 
+def test_protocol_1_in_the_other_direction(run_main: RunMain, p1_root: Path, tmp_path: Path) -> None:
+    """As the preset's head tells it, with all of its sources and splits."""
+    documented = re.search(r"The other direction: (.*)\.$", (CONFIGS / "p1.yaml").read_text(), re.MULTILINE)
+    assert documented
+    words = ["--config-file", CONFIGS / "p1.yaml", *documented[1].split(), "train.fixbase_epoch", 0]
+    assert run_main(*words, "train.max_epoch", 1, "test.ranks", [1], root=p1_root) == 0
+    targets = read_targets(tmp_path / "run" / "metrics.json")
+    assert {name: list(scores["splits"]) for name, scores in targets.items()} == {
+        "viper": [str(split_id) for split_id in range(1, 20, 2)]
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

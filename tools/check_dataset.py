@@ -7,6 +7,7 @@ Exit code 0: nothing wrong; 1: problems, each on a line; 2: the data set cannot 
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from datasets.audit import (
     hash_contents,
 )
 from datasets.base import ReadOptions, Sample, Splits, check_protocol, count_identities
+from datasets.decode import CorruptImageError, decode_image
+from datasets.files import tell_read_errors
 from datasets.integrity import find_broken
 from utils.errors import UserError
 from utils.suggest import nearest
@@ -103,8 +106,10 @@ def check_data_set(name: str, splits: Splits, thorough: bool, workers: int) -> l
 def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
     """Draws a row of images for each identity, one a camera, with numbers as the data set gives them (cameras from 0).
 
+    A broken image's cell is empty and crossed out.
+
     Raises:
-        UserError: there is nothing to draw, an image cannot be decoded, or the file cannot be written.
+        UserError: there is nothing to draw, or the file cannot be written.
     """
     if not rows:
         raise UserError("there is no image to draw a sheet of")
@@ -114,13 +119,16 @@ def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
     pen = ImageDraw.Draw(sheet)
     for y, row in enumerate(rows):
         for x, sample in enumerate(row):
-            corner = (x * width, y * (height + _LABEL_PX))
-            pen.text(corner, f"{sample.pid} c{sample.camid}", fill="black")
+            left, top = x * width, y * (height + _LABEL_PX) + _LABEL_PX
+            pen.text((left, top - _LABEL_PX), f"{sample.pid} c{sample.camid}", fill="black")
             try:
-                with Image.open(sample.path) as image:
-                    sheet.paste(image.convert("RGB").resize(_CELL_PX), (corner[0], corner[1] + _LABEL_PX))
-            except OSError as error:
-                raise UserError(f"cannot draw {sample.path}: {error}") from error
+                pixels = decode_image(sample.path).permute(1, 2, 0).numpy()
+            except CorruptImageError:
+                right, bottom = left + width - 1, top + height - 1
+                pen.line([(left, top), (right, bottom)], fill="red")
+                pen.line([(left, bottom), (right, top)], fill="red")
+            else:
+                sheet.paste(Image.fromarray(pixels).resize(_CELL_PX), (left, top))
     try:
         sheet.save(file)
     except (OSError, ValueError) as error:
@@ -135,13 +143,13 @@ def check_one(name: str, given: argparse.Namespace, options: ReadOptions) -> boo
     findings += check_data_set(name, splits, not given.quick, given.workers)
     for finding in findings:
         print(f"{'PROBLEM' if finding.is_problem else 'note'}: {finding.text}")
+    problems = sum(finding.is_problem for finding in findings)
+    print(f"{problems} problem(s)" if problems else "no problem")
     if given.sheet:
         shown = [*splits.query, *splits.gallery] or splits.train
         shown = [s for s in shown if s.pid not in splits.distractor_pids]
         draw_sheet(given.sheet, choose_for_sheet(shown, given.sheet_identities))
         print(f"sheet: {given.sheet}")
-    problems = sum(finding.is_problem for finding in findings)
-    print(f"{problems} problem(s)" if problems else "no problem")
     return not problems
 
 
@@ -153,7 +161,9 @@ def check_all(root: Path) -> bool:
     """
     well, found = True, False
     for name in PUBLISHED:
-        if not (root / FOLDERS[name]).is_dir():
+        with tell_read_errors(root):
+            is_there = (root / FOLDERS[name]).is_dir()
+        if not is_there:
             print(f"{name}: not there")
             continue
         found = True
@@ -171,6 +181,24 @@ def check_all(root: Path) -> bool:
     return well
 
 
+def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Checks what the command line asks for.
+
+    Raises:
+        UserError: an unknown data set, a number out of range, or together with --all what concerns one data set only.
+    """
+    if given.all == bool(given.name):
+        raise UserError("give either the name of a data set or --all")
+    if given.name and given.name not in DATASETS:
+        raise UserError(f"no data set {given.name!r} among {', '.join(DATASETS)}{nearest(given.name, DATASETS)}")
+    if given.workers < 1 or given.sheet_identities < 1:
+        raise UserError("--workers and --sheet-identities must be at least 1")
+    others = {key: value for key, value in vars(given).items() if key not in ("all", "root")}
+    unused = [f"--{key.replace('_', '-')}" for key, value in others.items() if value != parser.get_default(key)]
+    if given.all and unused:
+        raise UserError(f"--all only counts images: leave out {', '.join(unused)}, or name one data set instead")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a person's mistake."""
     parser = argparse.ArgumentParser(
@@ -181,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--all", action="store_true", help="say which data sets are in the root, and count them")
-    parser.add_argument("--quick", action="store_true", help="look at beginning and end of a file, do not decode it")
+    parser.add_argument("--quick", action="store_true", help="decode only files whose beginning or end looks wrong")
     parser.add_argument("--workers", type=int, default=4, help="threads (default 4)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw some identities across cameras to this PNG")
     parser.add_argument("--sheet-identities", type=int, default=8, metavar="N", help="how many (default 8)")
@@ -190,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuhk03-labeled", action="store_true", help="CUHK03 with hand-drawn boxes")
     parser.add_argument("--cuhk03-classic-split", action="store_true", help="CUHK03 with its classic splits")
     given = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     options = ReadOptions(
         split_id=given.split_id,
         market1501_500k=given.market1501_500k,
@@ -197,14 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cuhk03_classic_split=given.cuhk03_classic_split,
     )
     try:
-        if given.all == bool(given.name):
-            raise UserError("give either the name of a data set or --all")
-        if given.workers < 1 or given.sheet_identities < 1:
-            raise UserError("--workers and --sheet-identities must be at least 1")
+        check_arguments(parser, given)
         if given.all:
             return 0 if check_all(given.root) else 1
-        if given.name not in DATASETS:
-            raise UserError(f"no data set {given.name!r} among {', '.join(DATASETS)}{nearest(given.name, DATASETS)}")
         return 0 if check_one(given.name, given, options) else 1
     except UserError as error:
         print(f"check_dataset: {error}", file=sys.stderr)

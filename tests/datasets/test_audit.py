@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from datasets.audit import (
     choose_for_sheet,
     find_duplicates,
@@ -48,6 +50,36 @@ def test_an_image_in_two_lists_is_no_copy() -> None:
     """CUHK03's classic splits: query and gallery are the same images."""
     both = [Sample("x", 2, 0), Sample("y", 2, 1)]
     assert find_duplicates(Splits([], both, both), {"x": b"x", "y": b"y"}) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "query", "gallery", "text"),
+    [
+        ([("x", 1, 0)], [("x", 2, 0)], [("g", 2, 1)], "in training and in the test: 1 (x)"),
+        ([("x", 1, 0)], [("q", 2, 0)], [("x", 1, 0), ("g", 2, 1)], "in training and in the test: 1 (x)"),
+        ([], [("x", 2, 0)], [("x", 2, 1)], "in query and gallery under different cameras: 1 (x)"),
+        ([], [("x", 2, 0)], [("x", 2, 0), ("x", 2, 1)], "in query and gallery under different cameras: 1 (x)"),
+        ([("x", 1, 0), ("x", 2, 0)], [], [], "under different identities: 1 (x)"),
+        ([], [("x", 2, 0)], [("x", 3, 0), ("y", 2, 1)], "under different identities: 1 (x)"),
+    ],
+)
+def test_one_file_in_two_places_is_a_leak_too(
+    train: list[tuple[str, int, int]], query: list[tuple[str, int, int]], gallery: list[tuple[str, int, int]], text: str
+) -> None:
+    """A manifest may list one file more than once."""
+    lists = [[Sample(*fields) for fields in part] for part in (train, query, gallery)]
+    splits = Splits(lists[0], lists[1], lists[2])
+    findings = find_duplicates(splits, {path: path.encode() for path in "xygq"})
+    assert [tuple(f) for f in findings] == [(True, f"same content {text}")]
+
+
+def test_a_copy_under_another_camera_where_all_ask() -> None:
+    """CUHK03's classic splits with two files of one content."""
+    both = [Sample("x", 2, 0), Sample("y", 2, 1)]
+    findings = find_duplicates(Splits([], both, both), {"x": b"same", "y": b"same"})
+    assert [tuple(f) for f in findings] == [
+        (True, "same content in query and gallery under different cameras: 1 (x = y)")
+    ]
 
 
 def test_a_copy_under_the_same_camera_is_harmless() -> None:

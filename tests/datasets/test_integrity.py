@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from datasets.decode import decode_image
 from datasets.integrity import find_broken
 
 KINDS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM"]
 SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be told from the file
 
 
-def encode(kind: str, side: int = 32) -> bytes:
+def encode(kind: str, side: int = 32, mode: str = "RGB") -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, kind)
+    Image.fromarray(noise).convert(mode).save(stream, kind)
     return stream.getvalue()
 
 
@@ -41,9 +42,39 @@ def test_some_bytes_may_follow(kind: str, tail: bytes, tmp_path: Path) -> None:
     assert check(tmp_path, encode(kind) + tail) == []
 
 
+WHOLE_BUT_ODD = {
+    "JPEG with data behind it": encode("JPEG") + bytes(9000),
+    "PNG with data behind it": encode("PNG") + b"x" * 9000,
+    "PNG without the chunk that ends it": encode("PNG")[:-12],
+    "BMP that says another size": b"BM" + (10**6).to_bytes(4, "little") + encode("BMP")[6:],
+    "bits in letters": b"P1\n2 2\n1 0 0 1\n",
+    "grey in letters": b"P2\n2 2\n255\n1 2 3 4\n",
+    "colours in letters": b"P3\n2 2\n255\n" + b"1 2 3 " * 4,
+    "bits": encode("PPM", mode="1"),
+    "GIF": encode("GIF", mode="P"),
+    "JPEG 2000": encode("JPEG2000"),
+    **({"AVIF": encode("AVIF")} if features.check("avif") else {}),
+}
+
+
+@pytest.mark.parametrize("content", WHOLE_BUT_ODD.values(), ids=WHOLE_BUT_ODD.keys())
+@pytest.mark.parametrize("thorough", [False, True])
+def test_what_the_decoder_reads_is_whole(content: bytes, thorough: bool, tmp_path: Path) -> None:
+    assert check(tmp_path, content, thorough) == []
+    assert decode_image(tmp_path / "image.jpg").shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["GIF", "JPEG 2000"])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_an_odd_kind_cut_off(name: str, thorough: bool, tmp_path: Path) -> None:
+    content = WHOLE_BUT_ODD[name]
+    (reason,) = check(tmp_path, content[: len(content) // 2], thorough)
+    assert reason.startswith("not an image: begins with")
+
+
 @pytest.mark.parametrize("kind", SIZED)
 @pytest.mark.parametrize("side", [32, 300])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.999])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
 def test_a_cut_file(kind: str, side: int, share: float, tmp_path: Path) -> None:
     content = encode(kind, side)
     (reason,) = check(tmp_path, content[: int(share * len(content))])
@@ -51,11 +82,14 @@ def test_a_cut_file(kind: str, side: int, share: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [32, 300])
-def test_a_file_filled_up_with_zeros(side: int, tmp_path: Path) -> None:
-    """As a copy leaves it that reserved the space and then stopped."""
+@pytest.mark.parametrize("thorough", [False, True])
+def test_a_file_filled_up_with_zeros(side: int, thorough: bool, tmp_path: Path) -> None:
+    """As a copy leaves it that reserved the space and then stopped; the decoder takes the zeros for grey pixels."""
     content = encode("JPEG", side)
     half = len(content) // 2
-    assert check(tmp_path, content[:half] + bytes(len(content) - half)) == ["JPEG without its end marker: cut off"]
+    filled = content[:half] + bytes(len(content) - half)
+    assert check(tmp_path, filled, thorough) == ["JPEG without its end marker: cut off"]
+    assert decode_image(tmp_path / "image.jpg").shape == (3, side, side)
 
 
 @pytest.mark.parametrize("thorough", [False, True])

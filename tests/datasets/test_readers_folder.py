@@ -52,6 +52,22 @@ def test_manifest_as_spreadsheets_write_it(images: Path) -> None:
     assert [(s.path, s.pid) for s in read(images).train] == [(f"{images}/a.jpg", 0), (f"{images}/b.jpg", 1)]
 
 
+@pytest.mark.parametrize("spelling", ["sub/../a.jpg", "./a.jpg", ".//sub/.././a.jpg"])
+def test_manifest_knows_a_file_by_any_spelling(spelling: str, images: Path) -> None:
+    write_manifest(images, f"{spelling},1,1,train", "sub/./c.PNG,1,2,train")
+    assert [s.path for s in read(images).train] == [f"{images}/a.jpg", f"{images}/sub/c.PNG"]
+
+
+def test_manifest_that_may_not_be_read(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_manifest(images, "a.jpg,1,1,train")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=f"^cannot read {images}/manifest.csv: Permission denied$"):
+        read(images)
+
+
 def test_manifest_leaves_junk_out(images: Path) -> None:
     write_manifest(images, "a.jpg,1,1,query", "b.jpg,1,2,gallery", "d.jpg,-1,2,gallery")
     assert len(read(images).gallery) == 1
@@ -82,6 +98,8 @@ def test_manifest_testing_needs_cameras(part: str, images: Path) -> None:
         ("a.jpg,1,1,query", "query images but no gallery images"),
         ("a.jpg,1,1,gallery", "gallery images but no query images"),
         ("a.jpg,-1,1,train", "no image in"),
+        (f"{'a' * 300}.jpg,1,1,train", f"line 2: cannot read .*{'a' * 300}.jpg: File name too long"),
+        ("sub/../a.jpg,1,1,train\n./a.jpg,1,1,train", "line 3: .*a.jpg is listed twice in train"),
         ("a.jpg,1,1,train\na.jpg,2,1,train", "line 3: .*a.jpg is listed twice in train"),
     ],
 )

@@ -116,12 +116,42 @@ def test_msmt17_combineall_keeps_test_people_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff0000/0000_000_01_a.jpg 0\n",
+        "./0000/0000_000_01_a.jpg 0\n",
+        "0000/../0000//0000_000_01_a.jpg 0\r\n",
+        "0000/0000_000_01_a.jpg 0\n\n./0000/0000_000_01_a.jpg\t0\n0000/0000_000_01_a.jpg 0",
+    ],
+    ids=["byte order mark", "dot", "dots and a Windows line end", "listed three times"],
+)
+def test_msmt17_lists_as_people_rewrite_them(text: str, tmp_path: Path) -> None:
+    """A byte order mark, other spellings of a path, and an image listed more than once change nothing."""
+    folder = make_msmt17(tmp_path)
+    unchanged = read_msmt17(tmp_path, ReadOptions())
+    for part in ("train", "query"):
+        (folder / f"list_{part}.txt").write_bytes(text.encode())
+    assert read_msmt17(tmp_path, ReadOptions()) == unchanged
+
+
+def test_msmt17_list_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = make_msmt17(tmp_path)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UserError, match=f"^cannot read {folder}/list_train.txt: Permission denied$"):
+        read_msmt17(tmp_path, ReadOptions())
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("0000/0000_009_01_a.jpg 0\n", "line 1: no image .*0000_009_01_a.jpg"),
         ("0000/0000_000_01_a.jpg zero\n", "line 1: .* is not 'path pid'"),
         ("0000/0000_000_01_a.jpg\n", "line 1: .* is not 'path pid'"),
         ("\n\n", "lists no image"),
+        ("0000/0000_000_01_a.jpg 0\n0000/0000_000_01_a.jpg 1\n", "line 2: .*01_a.jpg is listed for another person"),
     ],
 )
 def test_msmt17_refuses_a_wrong_list(line: str, message: str, tmp_path: Path) -> None:

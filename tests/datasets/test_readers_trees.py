@@ -1,5 +1,7 @@
 """Every reader on a small tree of its own layout: which image is whose, of which camera, in which split."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,10 @@ TREES: dict[str, dict[str, list[str]]] = {
         NOWHERE: [f"{MARKET}/bounding_box_test/-1_c1s1_000401_03.jpg -1 0", f"{MARKET}/images/0000_c1s1_1.jpg 0 0"],
     },
     "dukemtmcreid": {
-        TRAIN: [f"{DUKE}/bounding_box_train/0001_c2_f0046182.jpg 1 1"],
+        TRAIN: [
+            f"{DUKE}/bounding_box_train/0001_c2_f0046182.jpg 1 1",
+            f"{DUKE}/bounding_box_train/0001_c5_f0056182.JPG 1 4",
+        ],
         QUERY: [f"{DUKE}/query/0005_c8_f0058785.jpg 5 7"],
         GALLERY: [f"{DUKE}/bounding_box_test/0005_c1_f0060421.jpg 5 0"],
     },
@@ -46,6 +51,19 @@ TREES: dict[str, dict[str, list[str]]] = {
             "msmt17/MSMT17_V1/test/0000/0000_001_04_0303morning_0008_0.jpg 2 3",
             "msmt17/MSMT17_V1/test/0001/0001_000_11_0302noon_0008_0.jpg 3 10",
         ],
+    },
+    "cuhk03": {  # the extracted images, divided by the new protocol
+        TRAIN: [
+            "cuhk03/images_detected/1_001_1_01.png 1001 0",
+            "cuhk03/images_detected/1_001_2_06.PNG 1001 1",
+            "cuhk03/images_detected/5_010_1_03.png 5010 0",
+        ],
+        QUERY: ["cuhk03/images_detected/1_002_1_02.png 1002 0"],
+        GALLERY: [
+            "cuhk03/images_detected/1_002_2_07.png 1002 1",
+            "cuhk03/images_detected/2_001_2_10.png 2001 1",
+        ],
+        NOWHERE: ["cuhk03/images_detected/1_003_1_01.png 1003 0"],
     },
     "cuhk02": {
         TRAIN: [
@@ -79,7 +97,7 @@ TREES: dict[str, dict[str, list[str]]] = {
         TRAIN: [
             f"{UNIVERSITY}/train/drone/0839/image-01.jpeg 839 0",
             f"{UNIVERSITY}/train/drone/0839/image-02.jpeg 839 1",
-            f"{UNIVERSITY}/train/satellite/0839/0839.jpg 839 2",
+            f"{UNIVERSITY}/train/satellite/0839/0839.JPG 839 2",
         ],
         QUERY: [f"{UNIVERSITY}/test/query_drone/0001/image-01.jpeg 1 3"],
         GALLERY: [
@@ -91,7 +109,7 @@ TREES: dict[str, dict[str, list[str]]] = {
     "grid": {  # the partition (below) trains on person 2
         TRAIN: [
             "grid/underground_reid/gallery/0002_5_25023_116_20_80_203.jpeg 2 4",
-            "grid/underground_reid/probe/0002_1_25008_169_19_94_247.jpeg 2 0",
+            "grid/underground_reid/probe/0002_1_25008_169_19_94_247.JPEG 2 0",
         ],
         QUERY: ["grid/underground_reid/probe/0001_1_25004_107_32_106_221.jpeg 1 0"],
         GALLERY: [
@@ -141,6 +159,7 @@ RANDOM_SPLITS = {
 UNPARSABLE = {
     "market1501": f"{MARKET}/query/0001c1.jpg",
     "dukemtmcreid": f"{DUKE}/query/c1_f0060421.jpg",
+    "cuhk03": "cuhk03/images_detected/6_001_1_01.png",  # the classic splits take all images there are
     "cuhk02": "cuhk02/Dataset/P5/cam1/a01_1.png",
     "cuhksysu": "cuhksysu/cropped_images/s1_p1_1.jpg",
     "sensereid": "sensereid/SenseReID/test_probe/00001.jpg",
@@ -170,6 +189,19 @@ def save_grid_partitions(file: Path, train_pids_of_splits: list[list[int]]) -> N
     savemat(file, {"trainIdxAll": cells})
 
 
+def save_cuhk03_config(file: Path) -> None:
+    """Writes the new protocol's structure: all images and people, and the positions of each part, from 1."""
+    parts = {"train_idx": TRAIN, "query_idx": QUERY, "gallery_idx": GALLERY}
+    lines = [line.split() for part in parts.values() for line in TREES["cuhk03"][part]]
+    names = [Path(path).name for path, _, _ in lines]
+    content = {
+        key: [[1 + names.index(Path(line.split()[0]).name)] for line in TREES["cuhk03"][part]]
+        for key, part in parts.items()
+    }
+    labels = [[int(pid)] for _, pid, _ in lines]
+    savemat(file, {"filelist": np.array(names, dtype=object)[:, None], "labels": labels, **content})
+
+
 def make_tree(root: Path, name: str) -> None:
     for lines in TREES[name].values():
         for line in lines:
@@ -179,6 +211,8 @@ def make_tree(root: Path, name: str) -> None:
             (root / path).write_text(text)
     if name == "grid":
         save_grid_partitions(root / "grid/underground_reid/features_and_partitions.mat", [[2]])
+    if name == "cuhk03":
+        save_cuhk03_config(root / "cuhk03/cuhk03_new_protocol_config_detected.mat")
     if name == "msmt17":
         lists = {"train": TRAIN, "val": EXTRA, "query": QUERY, "gallery": GALLERY}
         for part, key in lists.items():
@@ -206,8 +240,14 @@ def image_folders(root: Path, name: str) -> set[Path]:
 
 
 def test_every_data_set_has_a_tree() -> None:
-    assert set(TREES) | {"cuhk03", "folder"} <= set(DATASETS)
-    assert len(TREES) + 1 == 13
+    assert set(TREES) == {name for name in DATASETS if not name.startswith("synthetic")} - {"folder"}
+    assert set(TREES) - set(UNPARSABLE) == {"msmt17"}  # tests/datasets/test_readers_market.py
+
+
+@pytest.mark.parametrize("name", FILE_SETS)
+def test_every_tree_has_an_upper_case_ending(name: str) -> None:
+    lines = [line for part in (TRAIN, QUERY, GALLERY) for line in TREES[name].get(part, [])]
+    assert any(Path(line.split()[0]).suffix[1:].isupper() for line in lines)
 
 
 @pytest.mark.parametrize("name", FILE_SETS)
@@ -283,13 +323,46 @@ def test_follows_links(name: str, tmp_path: Path) -> None:
     assert_expected(root, name, DATASETS[name](root, ReadOptions()))
 
 
+def _link_through_a_file(image: Path) -> None:
+    touch(image.with_name("file"))
+    image.symlink_to(image.with_name("file") / "image")
+
+
 @pytest.mark.parametrize("name", FILE_SETS)
-def test_refuses_a_link_to_nowhere(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [
+        (lambda image: image.symlink_to(image.with_name("gone")), "IMAGE is a link that leads to no file: "),
+        (lambda image: image.symlink_to(image), "cannot read IMAGE: Too many levels of symbolic links"),
+        (_link_through_a_file, "cannot read IMAGE: Not a directory"),
+        (os.mkfifo, "IMAGE is no file but a pipe or the like: "),
+    ],
+    ids=["link to nowhere", "link to itself", "link through a file", "pipe"],
+)
+def test_refuses_what_cannot_be_read(name: str, put: Callable[[Path], None], told: str, tmp_path: Path) -> None:
     make_tree(tmp_path, name)
     image = tmp_path / TREES[name].get(TRAIN, TREES[name].get(GALLERY, []))[0].split()[0]
     image.unlink()
-    image.symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match="leads to no file"):
+    put(image)
+    with pytest.raises(UserError) as caught:
+        DATASETS[name](tmp_path, ReadOptions())
+    assert str(caught.value).startswith(told.replace("IMAGE", str(image)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILE_SETS)
+def test_refuses_a_folder_that_may_not_be_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(tmp_path, name)
+    closed = min(image_folders(tmp_path, name))
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("datasets.files.os.scandir", refuse)
+    with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
         DATASETS[name](tmp_path, ReadOptions())
 
 
@@ -299,12 +372,12 @@ def test_refuses_a_name_that_says_nothing(name: str, tmp_path: Path) -> None:
     bad = touch(tmp_path / UNPARSABLE[name])
     named = bad.parent if name == "university1652" else bad
     with pytest.raises(UserError, match="expected") as caught:
-        DATASETS[name](tmp_path, ReadOptions())
+        DATASETS[name](tmp_path, ReadOptions(cuhk03_classic_split=True))
     assert str(named) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [*FILE_SETS, "cuhk03"])
+@pytest.mark.parametrize("name", FILE_SETS)
 def test_refuses_a_missing_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*: expected "):
         DATASETS[name](tmp_path, ReadOptions())

@@ -1,5 +1,8 @@
 """The command line: exit codes, what it prints, the contact sheet."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,40 @@ def test_sheet(root: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(sheet)[12:, :64], np.asarray(image.resize((64, 128))))
 
 
+@pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "damaged inside"])
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+def test_sheet_marks_a_broken_image(
+    content: bytes | None, quick: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cell is empty but for a cross; the other image is drawn, and the problems are told as without a sheet."""
+    broken, file = root / "query/b/1_1.png", tmp_path / "sheet.png"
+    damaged = bytearray(broken.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    broken.write_bytes(damaged if content is None else content)
+    found = main(["folder", "--root", str(root), *quick])
+    told = capsys.readouterr().out
+    assert found == (0 if quick and content is None else 1)
+    assert main(["folder", "--root", str(root), *quick, "--sheet", str(file)]) == found
+    assert capsys.readouterr().out == f"{told}sheet: {file}\n"
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet)[12:]
+    assert {tuple(colour) for colour in pixels[:, :64].reshape(-1, 3).tolist()} == {(255, 255, 255), (255, 0, 0)}
+    with Image.open(root / "gallery/b/2_1.png") as image:
+        np.testing.assert_array_equal(pixels[:, 64:], np.asarray(image.resize((64, 128))))
+
+
+def test_names_that_are_not_utf8(root: Path) -> None:
+    Path(os.fsdecode(os.fsencode(root / "train/a/3_") + b"\xe9.png")).touch()
+    words = [sys.executable, "-m", "tools.check_dataset", "folder", "--root", str(root)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in a UTF-8 locale such as de_DE.UTF-8
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b""
+    lines = done.stdout.decode().splitlines()
+    assert f"PROBLEM: broken image {root}/train/a/3_\\udce9.png: empty file" in lines
+    assert lines[-1] == "1 problem(s)"
+
+
 def test_sheet_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "--root", str(root), "--sheet", str(root / "sheet.xyz")]) == 2
     assert "cannot write" in capsys.readouterr().err
@@ -108,6 +145,9 @@ def test_all_tells_of_a_set_that_cannot_be_read(root: Path, capsys: pytest.Captu
         ([], "either the name of a data set or --all"),
         (["market1501", "--all"], "either the name of a data set or --all"),
         (["--all"], "no data set in"),
+        (["--all", "--sheet", "people.png"], "--all only counts images: leave out --sheet, or"),
+        (["--all", "--quick", "--split-id", "3"], "leave out --quick, --split-id, or"),
+        (["--all", "--cuhk03-labeled", "--workers", "9"], "leave out --workers, --cuhk03-labeled, or"),
         (["folder", "--workers", "0"], "must be at least 1"),
     ],
 )
