@@ -177,7 +177,7 @@ def score_rankings(
     labels = (query[1], gallery[1], query[2], gallery[2])
     max_rank = max(DRAWN_RANKS if observer else 1, *protocols.ranks)
     scores = {}
-    for kind, blocks, distance in iterate_rankings("", query[0], gallery[0], protocols):
+    for kind, blocks, distance in iterate_rankings(query[0], gallery[0], protocols):
         if observer:
             blocks = observer.watch(f"{name}{kind}", target, blocks, labels, distance)
         result = evaluate_blocks(
@@ -202,12 +202,11 @@ def pick_images(found: Found, images: Batches, wanted: Batches) -> Found:
 
 
 def iterate_rankings(
-    name: str, query: Tensor, gallery: Tensor, protocols: Protocols
+    query: Tensor, gallery: Tensor, protocols: Protocols
 ) -> Iterator[tuple[str, Iterable[Tensor], str]]:
-    """Yields every ranking to score: its name, its distances in blocks of rows, and what the distances are.
+    """Yields every ranking to score: what its name has after the target's, its distances by rows, what they are.
 
     Args:
-        name: Of the target.
         query: Features (Q, D).
         gallery: Features (G, D) on the same device.
         protocols: How features are compared.
@@ -218,10 +217,10 @@ def iterate_rankings(
     if protocols.normalize:
         query, gallery = normalize_features(query), normalize_features(gallery)
     blocks = iterate_distances(query, gallery, protocols.metric)
-    yield name, blocks, DISTANCES[protocols.metric]
+    yield "", blocks, DISTANCES[protocols.metric]
     if protocols.rerank:
         blocks = iterate_reranked(query, gallery, metric=protocols.metric)
-        yield f"{name}+rerank", blocks, "re-ranked distance"
+        yield "+rerank", blocks, "re-ranked distance"
 
 
 def build_protocols(cfg: Any) -> Protocols:

@@ -66,7 +66,7 @@ class Pictures:
         self.topk = topk
         self.shown = dict(shown or {})
         self.rankings: dict[str, WatchedRanking] = {}
-        self.maps: dict[str, MapSheet] = {}
+        self._network: tuple[nn.Module, Prepare] | None = None
 
     def watch(
         self, name: str, target: Target, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
@@ -86,21 +86,12 @@ class Pictures:
         if self.topk:
             self.rankings[name].result = result
 
-    def take_maps(self, model: nn.Module, prepare: Prepare) -> None:
-        """Computes the wanted activation maps of a network without wrappers, whose last map ``conv5`` gives."""
-        for name, batches in self.shown.items():
-            images, maps = [], []
-            for batch in batches:
-                maps.append(compute_activation_maps(model, prepare(batch)).cpu())
-                images.append(batch.images.cpu())
-            self.maps[name] = MapSheet(
-                torch.cat(images).permute(0, 2, 3, 1).numpy(),
-                torch.cat(maps).numpy(),
-                [f"id {s.pid}, camera {s.camid}\n{shorten(PurePath(s.path).name, 34)}" for s in batches.samples],
-            )
+    def keep_network(self, model: nn.Module, prepare: Prepare) -> None:
+        """Keeps the network that was scored, without wrappers; its last feature map, of ``conv5``, is shown."""
+        self._network = model, prepare
 
     def write(self, folder: Path) -> None:
-        """Draws all that was collected.
+        """Draws all that was collected, and the activation maps of the network that was scored.
 
         Raises:
             UserError: the folder cannot be written or an image not read.
@@ -111,9 +102,9 @@ class Pictures:
             results = {name: w.result for name, w in self.rankings.items() if w.result is not None}
             curves = {f"{name}: rank-1 {r.cmc[0]:.1%}, mAP {r.mAP:.1%}": r.cmc for name, r in results.items()}
             draw_cmc(curves, folder / "cmc.png")
-        for name, sheet in self.maps.items():
-            write_maps(name, sheet, make_folder(folder / f"visactmap_{name}"))
-        drawn = [f"visrank_{name}" for name in self.rankings] + [f"visactmap_{name}" for name in self.maps]
+        for name, batches in self.shown.items() if self._network else ():
+            write_maps(name, take_maps(*self._network, batches), make_folder(folder / f"visactmap_{name}"))
+        drawn = [f"visrank_{name}" for name in self.rankings] + [f"visactmap_{name}" for name in self.shown]
         logger.info("pictures are in %s", ", ".join(str(folder / part) for part in drawn))
 
 
@@ -121,6 +112,19 @@ def choose_shown(num_images: int, seed: int = 0) -> list[int]:
     """Chooses the query images whose activation maps are drawn: at random, the same in every run; ascending."""
     chosen = np.random.default_rng(seed).permutation(num_images)[:MAPS_OF_A_TARGET]
     return sorted(chosen.tolist())
+
+
+def take_maps(model: nn.Module, prepare: Prepare, batches: Batches) -> MapSheet:
+    """Computes the activation maps of some images."""
+    images, maps = [], []
+    for batch in batches:
+        maps.append(compute_activation_maps(model, prepare(batch)).cpu())
+        images.append(batch.images.cpu())
+    return MapSheet(
+        torch.cat(images).permute(0, 2, 3, 1).numpy(),
+        torch.cat(maps).numpy(),
+        [f"id {s.pid}, camera {s.camid}\n{shorten(PurePath(s.path).name, 34)}" for s in batches.samples],
+    )
 
 
 @torch.no_grad()

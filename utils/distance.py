@@ -3,6 +3,9 @@
 A float32 matrix product may round differently when its shape changes, which is enough to swap two images in a ranking.
 So every product here has the same shape: ``TILE_QUERIES`` rows by ``TILE_GALLERY`` columns at fixed places of the
 matrix, the last tile filled up with zeros. A bigger block is more tiles, never another product.
+
+A squared distance is |q|² + |g|² − 2qg, which loses a small distance between long features. So what all features have
+in common, about the mean of the gallery, is taken off both sides first.
 """
 
 from collections.abc import Iterator
@@ -28,7 +31,9 @@ def normalize_features(features: Tensor) -> Tensor:
     Returns:
         (N, D) float32.
     """
-    return F.normalize(features.to(torch.float32), dim=1)
+    features = features.to(torch.float32)
+    largest = features.abs().amax(dim=1, keepdim=True)  # whose square may be too large or too small for float32
+    return F.normalize(features / torch.where(largest > 0, largest, 1), dim=1)
 
 
 def check_features(query_features: Tensor, gallery_features: Tensor) -> None:
@@ -82,10 +87,16 @@ def iterate_distances(
     query, gallery = query_features.detach().to(torch.float32), gallery_features.detach().to(torch.float32)
     if metric == "cosine":
         query, gallery = normalize_features(query), normalize_features(gallery)
+    query_is_zero, gallery_is_zero = (~query.any(dim=1), ~gallery.any(dim=1))
+    centre = gallery.mean(dim=0).to(torch.bfloat16).float()  # rounded: the same whatever the order of the sum
+    query, gallery = query - centre, gallery - centre
     query_norms, gallery_norms = query.square().sum(dim=1), gallery.square().sum(dim=1)
     if not torch.isfinite(4 * (query_norms.max() + gallery_norms.max())):  # no distance is larger than half of it
         raise UserError("features are too large for distances in float32; scale or normalise them")
-    return _iterate_blocks(query, gallery, query_norms, gallery_norms, metric, chunk_size)
+    if metric == "cosine":  # half of the squared distance of features of length 1, and 1 where one has none
+        query, gallery = query * 0.5**0.5, gallery * 0.5**0.5
+        query_norms, gallery_norms = (query_norms + query_is_zero) / 2, (gallery_norms + gallery_is_zero) / 2
+    return _iterate_blocks(query, gallery, query_norms, gallery_norms, chunk_size)
 
 
 def compute_distmat(query_features: Tensor, gallery_features: Tensor, metric: str = "euclidean") -> Tensor:
@@ -103,7 +114,7 @@ def compute_distmat(query_features: Tensor, gallery_features: Tensor, metric: st
 
 
 def _iterate_blocks(
-    query: Tensor, gallery: Tensor, query_norms: Tensor, gallery_norms: Tensor, metric: str, chunk_size: int
+    query: Tensor, gallery: Tensor, query_norms: Tensor, gallery_norms: Tensor, chunk_size: int
 ) -> Iterator[Tensor]:
     """The loop of ``iterate_distances``, apart so that arguments are checked at the call and not at the first block."""
     rows = -(-min(chunk_size, len(query)) // TILE_QUERIES) * TILE_QUERIES
@@ -121,12 +132,8 @@ def _iterate_blocks(
                 for column, (tile, tile_norm) in enumerate(zip(tiles, tile_norms, strict=True)):
                     columns = slice(column * TILE_GALLERY, (column + 1) * TILE_GALLERY)
                     out = block[first : first + TILE_QUERIES, columns]
-                    if metric == "euclidean":
-                        torch.addmm(tile_norm, queries, tile.T, alpha=-2, out=out)
-                        out.add_(norms[:, None]).clamp_(min=0)
-                    else:
-                        torch.mm(queries, tile.T, out=out)
-                        out.neg_().add_(1).clamp_(min=0)
+                    torch.addmm(tile_norm, queries, tile.T, alpha=-2, out=out)
+                    out.add_(norms[:, None]).clamp_(min=0)
         yield block[:count, : len(gallery)]
 
 
@@ -137,7 +144,17 @@ def _pad_rows(features: Tensor, num_rows: int) -> Tensor:
 @contextmanager
 def _exact_products() -> Iterator[None]:
     """Keeps products in full float32 where training has allowed TF32; autocast leaves products with ``out`` alone."""
-    precision = torch.get_float32_matmul_precision()
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program uses PyTorch's newer switch, which does not go with this one
+        switch = torch.backends.cuda.matmul
+        before, switch.fp32_precision = switch.fp32_precision, "ieee"
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            switch.fp32_precision = before
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.no_grad():

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ class _OwnFile(logging.FileHandler):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", errors="backslashreplace")  # of file names in other encodings
+        self.owner = os.getpid()
         assert self.stream is not None
         try:
             # unlike flock's lock, this one ends with the process though others that it forked may live on
@@ -42,6 +44,10 @@ class _OwnFile(logging.FileHandler):
                     f"another run is still writing to {file}; wait for its end, or choose another data.save_dir"
                 ) from error
             # else the file system has no locks
+
+    def is_of(self, file: Path) -> bool:
+        """Whether it writes to ``file`` and was opened by this process."""
+        return self.owner == os.getpid() and Path(self.baseFilename) == file.absolute()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was told
@@ -64,6 +70,8 @@ def start_log(file: Path | None) -> None:
         OSError: it cannot be written.
     """
     root = logging.getLogger()
+    if file is not None and any(isinstance(h, _OwnFile) and h.is_of(file) for h in root.handlers):
+        return  # closing it would let another process have it for a moment
     for handler in root.handlers[:]:
         if getattr(handler, "from_start_log", False):
             root.removeHandler(handler)

@@ -107,12 +107,16 @@ def evaluate_distmat(
     seed: int = 0,
     camera_pairs: bool = False,
 ) -> RankingResult:
-    """Scores a distance matrix, (Q, G) of any float type, compared as it is; otherwise as ``evaluate_ranking``.
+    """Scores a distance matrix, (Q, G) of any type of number, compared as it is; otherwise as ``evaluate_ranking``.
 
     Raises:
         UserError: also for NaN or infinite distances.
     """
     distances = torch.as_tensor(distmat)
+    if not distances.is_floating_point():
+        distances = distances.double()
+    elif distances.dtype == torch.bfloat16:  # which NumPy lacks
+        distances = distances.float()
     if distances.ndim != 2:
         raise UserError(f"the distance matrix has shape {tuple(distances.shape)}; expected (queries, gallery images)")
     protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)

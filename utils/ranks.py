@@ -45,7 +45,7 @@ class Protocol:
             ("gallery", num_gallery, self.gallery_pids),
         ):
             if count != len(pids):
-                raise UserError(f"{count} {name} features but {len(pids)} {name} pids; give one pid an image")
+                raise UserError(f"{count} {name} images but {len(pids)} {name} pids; give one pid an image")
 
     def check_matches(self) -> None:
         """Raises UserError if no query has a right match."""

@@ -99,10 +99,12 @@ def _iterate_blocks(
 ) -> Iterator[Tensor]:
     """The passes of ``iterate_reranked``, apart so that arguments are checked at the call."""
     images = torch.cat([query, gallery]).detach().to(torch.float32)
+    images -= images.mean(dim=0).to(torch.bfloat16)  # as in ``iterate_distances``; pairs' differences lose less too
+    query, gallery = images[: len(query)], images[len(query) :]
     neighbours, largest = _find_neighbours(images, max(k1 + 1, k2), chunk_size)
     sets = compute_reciprocal_sets(neighbours, k1)
     weights = _weigh(sets, images, largest)
-    del images, sets
+    del sets
     if k2 > 1:
         weights = csr_array(_as_rows(neighbours[:, :k2], len(neighbours)) @ weights)
         weights.data /= min(k2, len(neighbours))

@@ -180,8 +180,8 @@ def test_evaluation_leaves_pictures(run_main, tmp_path):
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 def test_only_the_last_evaluation_draws(run_main, tmp_path, monkeypatch, name):
     taken = []
-    take = Pictures.take_maps
-    monkeypatch.setattr(Pictures, "take_maps", lambda *arguments: (taken.append(1), take(*arguments)))
+    keep = Pictures.keep_network
+    monkeypatch.setattr(Pictures, "keep_network", lambda *arguments: (taken.append(1), keep(*arguments)))
     words = ["test.visrank", True, "test.visrank_topk", 1, "test.visactmap", True]
     assert run_main("test.eval_freq", 1, *words, name=name) == 0
     assert len(taken) == 1
@@ -194,6 +194,20 @@ def test_finished_run_draws_when_it_is_continued(run_main, tmp_path):
     assert not names_in(tmp_path / "run") & PICTURES
     assert run_main("train.max_epoch", 1, "model.resume", "auto", "test.visactmap", True) == 0
     assert names_in(tmp_path / "run") & PICTURES == {"visactmap_market1501"}
+
+
+def test_image_that_is_gone_when_its_map_is_drawn_leaves_the_scores(run_main, own_market_root, tmp_path, monkeypatch):
+    write = Pictures.write
+
+    def remove_and_write(self, folder):
+        for path in own_market_root.rglob("query/*.jpg"):
+            path.unlink()
+        write(self, folder)
+
+    monkeypatch.setattr(Pictures, "write", remove_and_write)
+    assert run_main("train.max_epoch", 1, "test.visactmap", True, root=own_market_root) == 2
+    assert (tmp_path / "run" / "metrics.json").exists()
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
 
 
 def test_pictures_that_cannot_be_written_are_told_and_the_scores_stay(run_main, tmp_path, capsys):

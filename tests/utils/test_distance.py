@@ -1,5 +1,7 @@
 """utils.distance: values against float64, and independence of the block size bit by bit."""
 
+import os
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,10 +52,37 @@ def test_values_do_not_depend_on_the_chunk_size(num_dimensions: int, metric: str
         assert len(blocks) == (3 if chunk_size <= 256 else 2 if chunk_size == 257 else 1)
 
 
-def test_values_do_not_depend_on_the_other_images() -> None:
+def test_values_depend_on_the_other_images_by_rounding_alone() -> None:
     query, gallery = draw(300, 5_000, 65)
-    expected = compute_distmat(query, gallery)
-    assert torch.equal(compute_distmat(query[100:103], gallery[4_090:4_110]), expected[100:103, 4_090:4_110])
+    part = compute_distmat(query[100:103], gallery[4_090:4_110])
+    torch.testing.assert_close(part, compute_distmat(query, gallery)[100:103, 4_090:4_110], rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("offset", [10.0, 100.0, 1000.0])
+def test_what_all_features_have_in_common_costs_no_digits(metric: str, offset: float) -> None:
+    """As the features of an untrained network."""
+    query, gallery = (features + offset for features in draw(50, 200, 64))
+    expected = compute_reference(query, gallery, metric)
+    error = (compute_distmat(query, gallery, metric) - expected).abs().max() / expected.mean()
+    assert error < (1e-5 if metric == "euclidean" else 1e-5 * offset)  # scaling to length 1 itself rounds
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-14, 1e19, 1e30])
+def test_cosine_does_not_depend_on_the_length(length: float) -> None:
+    query, gallery = draw(20, 30, 16)
+    expected = compute_reference(query, gallery, "cosine")
+    distmat = compute_distmat(query * length, gallery * length, "cosine")
+    torch.testing.assert_close(distmat.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_programs_with_the_newer_precision_switch_can_compare() -> None:
+    """In a process of its own: the two switches do not go together."""
+    if not (pid := os.fork()):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        compute_distmat(*draw(3, 4, 5))
+        os._exit(0 if torch.backends.cuda.matmul.fp32_precision == "tf32" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_copies_of_an_image_are_equally_far() -> None:
@@ -103,7 +132,7 @@ def test_settings_for_training_do_not_reach_the_products(monkeypatch: pytest.Mon
 def test_normalize_features_scales_to_length_one_and_keeps_zero() -> None:
     features = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     torch.testing.assert_close(normalize_features(features), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
-    assert compute_distmat(features, features, "cosine")[1].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(compute_distmat(features, features, "cosine"), torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
 
 
 def test_chunk_size_below_one_is_refused() -> None:

@@ -223,7 +223,7 @@ def test_mistakes_are_told() -> None:
     broken[2:5, 1] = torch.nan
     for features, message in (
         ((query, broken), "3 of 6 gallery features hold NaN"),
-        ((query[:3], gallery), "3 query features but 4 query pids"),
+        ((query[:3], gallery), "3 query images but 4 query pids"),
         ((query, gallery[:, :2]), "6 dimensions, gallery features 2"),
     ):
         with pytest.raises(UserError, match=message):

@@ -67,6 +67,13 @@ def test_distances_are_those_of_the_formula(k1: int, k2: int, lambda_value: floa
     np.testing.assert_allclose(distmat.numpy(), expected, atol=2e-6)
 
 
+def test_what_all_features_have_in_common_costs_no_digits() -> None:
+    query, gallery = draw(10, 60)
+    expected = rerank_by_formula(query, gallery, 20, 6, 0.3)
+    for offset in (10, 100):
+        assert np.abs(rerank(query + offset, gallery + offset).numpy() - expected).max() < 1e-4
+
+
 def test_distances_of_a_larger_gallery_are_those_of_the_formula() -> None:
     query, gallery = draw(10, 590, num_identities=40)  # enough images for the search in lanes
     np.testing.assert_allclose(rerank(query, gallery).numpy(), rerank_by_formula(query, gallery, 20, 6, 0.3), atol=2e-6)
