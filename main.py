@@ -9,6 +9,11 @@
 Any setting of default_config.py can follow as KEY VALUE, for example: train.lr 0.05 data.save_dir log/second
 """
 
+from engine.interrupt import Interrupted, StopRequest, leave_at_once_when_asked, leaving_at_once
+
+if __name__ == "__main__":
+    leave_at_once_when_asked()  # the imports below take seconds
+
 import argparse
 import logging
 import sys
@@ -16,11 +21,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from default_config import KEYS, load_config, parse_pairs
-from engine.interrupt import Interrupted
 from run import run
-from utils.distributed import choose_runtime, is_first_here, select_gpus
+from utils.distributed import choose_runtime, select_gpus, speaks_for_this_machine
 from utils.errors import UserError
 from utils.log import start_log
+
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)  # also where a process's log is silenced: any one may have to say why the run ends
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,16 +70,21 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.gpu_devices:
             select_gpus(arguments.gpu_devices)
         wanted = len(arguments.gpu_devices.split(",")) if arguments.gpu_devices else 0
-        runtime = choose_runtime(cfg.use_gpu, wanted)
-        with runtime:
-            run(cfg, runtime)
+        with StopRequest() as stop, stop.held(quietly=True):
+            with leaving_at_once():
+                runtime = choose_runtime(cfg.use_gpu, wanted)
+            with runtime, stop.released():
+                run(cfg, runtime, stop)
     except UserError as error:
-        if runtime is not None or is_first_here():  # until then every process of torchrun's meets the same error
+        if (
+            runtime is not None or speaks_for_this_machine()
+        ):  # until then every process of torchrun's meets the same error
             print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted as stop:
-        logging.getLogger(__name__).info("%s", stop)
-        return stop.exit_code
+    except Interrupted as interruption:
+        if not interruption.is_told:
+            logger.info("%s", interruption)
+        return interruption.exit_code
     return 0
 
 

@@ -50,7 +50,7 @@ DERIVED = "derived network of the search with the super-network's weights, BN st
 TRAINED = "child network"
 
 
-def run(cfg: CfgNode, runtime: Runtime) -> None:
+def run(cfg: CfgNode, runtime: Runtime, stop: StopRequest) -> None:
     """Runs what the config asks for and leaves everything in ``data.save_dir``.
 
     Raises:
@@ -60,9 +60,9 @@ def run(cfg: CfgNode, runtime: Runtime) -> None:
     folder = Path(cfg.data.save_dir)
     if not runtime.is_main:
         logging.getLogger().setLevel(logging.ERROR)  # while every process says the same
-    last = None if cfg.test.evaluate else folder / "checkpoints" / "last.pt"
-    with StopRequest(last, announce=runtime.is_main) as stop:
-        build_and_run(cfg, runtime, folder, stop)
+    stop.last = None if cfg.test.evaluate else folder / "checkpoints" / "last.pt"
+    stop.announce = runtime.is_main
+    build_and_run(cfg, runtime, folder, stop)
 
 
 def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopRequest) -> None:
@@ -80,6 +80,8 @@ def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopReques
     needs_training_data = not cfg.test.evaluate or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
     data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
+    if len(set(runtime.gather(data.hash_images()))) > 1:
+        raise UserError("the processes see different images; every machine needs the same files below data.root")
     network = build_network(cfg, max(data.num_train_pids, 1))
     if cfg.model.load_weights and checkpoint is None:
         load_weights(network, cfg.model.load_weights)
@@ -242,7 +244,7 @@ def evaluate(
     wrapped = runtime.wrap_for_evaluation(model)
     scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_protocols(cfg), pictures)
     if pictures:
-        pictures.take_maps(model, prepare)
+        pictures.keep_network(model, prepare)
     return scores
 
 

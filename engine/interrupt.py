@@ -1,4 +1,7 @@
-"""Leaving cleanly when asked to: at once where nothing would be lost, else when the step is done and saved."""
+"""Leaving cleanly when asked to: at once where nothing would be lost, else when the step is done and saved.
+
+Imports nothing that takes time: main.py listens before it imports the rest.
+"""
 
 import contextlib
 import os
@@ -9,43 +12,62 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 0}
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: a way out
-    """The run was left on request.
+class Interrupted(BaseException):
+    """The run was left on request; not an error, and nothing that handles errors may stop it.
 
     Attributes:
         exit_code: What the process should end with.
+        is_told: Whether another process of the run says so already.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code, self.is_told = exit_code, False
+
+
+def leave_at_once_when_asked() -> None:
+    """From here on a signal ends the process with one line: for what comes before the first thing worth saving."""
+    for number in _find_signals():
+        signal.signal(number, _leave)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Does so inside of the context alone; also where the main thread waits for another one."""
+    earlier = {number: signal.getsignal(number) for number in _find_signals()}
+    leave_at_once_when_asked()
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
-    """Listens for SIGTERM, SIGINT and SIGUSR1 while it is entered; needs a process's main thread.
+    """Listens for SIGTERM, SIGINT, SIGHUP and SIGUSR1 while it is entered; needs a process's main thread.
 
     A signal raises ``Interrupted`` wherever the program is, except inside of ``held()``: there it is remembered, and
     whoever holds it asks ``received`` at a place where the run is saved. A second signal of the same number ends the
     process at once, as without a listener. (Of the same number, because torchrun follows a Ctrl-C by SIGTERM.) Forked
-    processes, such as those that load images, are deaf to what they inherit.
+    processes, such as those that load images, are deaf to what they inherit; so is a run under nohup to SIGHUP.
 
     Args:
         last: Where the run's newest checkpoint goes, for the line that says how to continue; None for no such file.
         announce: Say on stderr that a held signal was heard.
     """
 
-    def __init__(self, last: Path | None, announce: bool = True) -> None:
+    def __init__(self, last: Path | None = None, announce: bool = True) -> None:
         self.last, self.announce = last, announce
         self.received: signal.Signals | None = None
-        self._held = False
+        self._held = self._quiet = self._leaving = False
         self._owner = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in EXIT_CODES:
+        for number in _find_signals():
             self._earlier[number] = signal.signal(number, self._receive)
         return self
 
@@ -56,13 +78,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds signals back: they are remembered until ``received`` is looked at."""
-        before, self._held = self._held, True
+    def held(self, quietly: bool = False) -> Iterator[None]:
+        """Holds signals back: they are remembered until ``received`` is looked at; ``quietly``: not announced."""
+        before = self._held, self._quiet
+        self._held, self._quiet = True, quietly
         try:
             yield
         finally:
-            self._held = before
+            self._held, self._quiet = before
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
@@ -85,7 +108,8 @@ class StopRequest:
         return EXIT_CODES[self.received] if self.received else 0
 
     def interrupted(self, exit_code: int) -> Interrupted:
-        """Makes the exception that ends the run and says how to continue."""
+        """Makes the exception that ends the run and says how to continue; other signals change it no more."""
+        self._leaving = True
         if self.last is not None and self.last.exists():
             return Interrupted(f"stopped; continue with: model.resume {self.last}", exit_code)
         return Interrupted("stopped before anything was saved; start again in the same way", exit_code)
@@ -94,9 +118,27 @@ class StopRequest:
         if os.getpid() != self._owner:
             return
         signal.signal(number, signal.SIG_DFL)
+        if self._leaving:
+            return
         self.received = signal.Signals(number)
         if not self._held:
             raise self.interrupted(self.exit_code)
-        if self.announce:  # not through the log, which may be what was interrupted
-            text = f"{self.received.name} received: saving after this step; once more to stop at once\n"
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
+        if self.announce and not self._quiet:
+            _say(f"{self.received.name} received: saving after this step; once more to stop at once")
+
+
+def _find_signals() -> list[signal.Signals]:
+    """Returns what to listen for: nohup has SIGHUP ignored."""
+    return [n for n in EXIT_CODES if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        _say("stopped, there was nothing to save")
+    os._exit(EXIT_CODES[signal.Signals(number)])
+
+
+def _say(text: str) -> None:
+    """Writes a line to stderr, past the log, which may be what was interrupted; the terminal may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{text}\n".encode())

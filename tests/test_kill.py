@@ -8,13 +8,15 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from tests.fork_server import ForkServer, wait_for_text
+from tests.fork_server import ROOT, ForkServer, wait_for_text
 from tests.same import assert_same
 from utils.checkpoint import load_checkpoint
 
@@ -120,7 +122,7 @@ def test_second_run_in_the_same_folder_is_refused(server, market_root, tmp_path)
     assert server.wait(pid) == 143
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 0)])
 def test_signal_to_the_whole_group_stops_cleanly(server, market_root, tmp_path, number, code):
     """As a terminal's Ctrl-C and a scheduler do: the loading process gets it too and must not die of it."""
     pid, _ = start_long_run(server, market_root, tmp_path)
@@ -130,6 +132,18 @@ def test_signal_to_the_whole_group_stops_cleanly(server, market_root, tmp_path, 
     assert f"continue with: model.resume {tmp_path}/run/checkpoints/last.pt" in output
     assert output.count(f"{number.name} received") == 1
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 0)])
+def test_signal_while_pytorch_is_imported(number, code):
+    command = [sys.executable, str(ROOT / "main.py"), "--config-file", "quickstart.yaml", "--root", "nowhere"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    maps = Path(f"/proc/{run.pid}/maps")
+    while "libtorch_cpu" not in maps.read_text():
+        time.sleep(0.01)
+    run.send_signal(number)
+    assert run.communicate(timeout=60)[0] == "stopped, there was nothing to save\n"
+    assert run.returncode == code
 
 
 def test_tensorboard_shows_no_point_twice(server, market_root, tmp_path):

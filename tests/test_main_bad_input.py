@@ -267,6 +267,6 @@ def test_command_line_ends_with_one_line_and_no_traceback(tmp_path):
 
 
 def test_defect_of_ours_ends_in_a_traceback(monkeypatch):
-    monkeypatch.setattr("main.run", lambda cfg, runtime: 1 / 0)
+    monkeypatch.setattr("main.run", lambda cfg, runtime, stop: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([])

@@ -39,7 +39,9 @@ def start_two(server: ForkServer, words: list[object], log: Path) -> list[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    return [server.start(words, log, {**common, "RANK": rank, "LOCAL_RANK": rank}) for rank in (0, 1)]
+    # as on two machines of which one took a lost one's place
+    each = [{"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": 1 - rank} for rank in (0, 1)]
+    return [server.start(words, log, {**common, **own}) for own in each]
 
 
 def run_two(server: ForkServer, words: list[object], log: Path) -> list[int]:
@@ -182,6 +184,40 @@ def test_signal_to_one_process_stops_both(server, market_root, tmp_path):
     assert [server.wait(pid) for pid in pids] == [143, 143]
     assert log.read_text().count("continue with: model.resume") == 1
     assert not errors(log)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_signal_to_one_process_in_an_evaluation_stops_both(server, trained, market_root, tmp_path, rank):
+    """It acts at once, while the other process waits for this one's features."""
+    log = tmp_path / "log"
+    words = ["--root", market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SETTINGS,
+             "test.evaluate", True, "model.load_weights", trained / "checkpoints" / "last.pt",
+             "data.height", 1024, "data.width", 512, "test.batch_size", 1]  # fmt: skip
+    pids = start_two(server, words, log)
+    wait_for_text(log, "2 process(es)")
+    time.sleep(0.2)
+    os.kill(pids[rank], signal.SIGTERM)
+    assert [server.wait(pid) for pid in pids] == [143, 143], log.read_text()
+    assert log.read_text().count("stopped before anything was saved") == 1
+    assert not errors(log)
+
+
+def test_signal_to_a_process_that_waits_for_the_others(server, market_root, tmp_path):
+    log = tmp_path / "log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 0,
+             "LOCAL_RANK": 0}  # fmt: skip
+    pid = server.start(["--root", market_root, *CHILD], log, alone)
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    assert server.wait(pid, 10) == 130
+    assert log.read_text() == "stopped, there was nothing to save\n"
 
 
 def test_torchrun_restarts_after_a_lost_process(server, market_root, tmp_path):

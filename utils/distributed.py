@@ -1,61 +1,30 @@
 """Device and parallelism, chosen once: CPU, one GPU, DataParallel over several, or torchrun's processes."""
 
 import os
-import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, distributed, nn
 
 from utils.errors import UserError
+from utils.peers import Peers, keep_to_ourselves
 
-_POLL_SEC = 0.5  # how often a process looks whether another one has ended
-_GRACE_SEC = 3.0  # for a process that is about to end by itself
-_EXIT_CODE = "exit_code"  # under this name the first process to end early tells the others
+_HEAD_START_SEC = 0.2  # of rank 0 before the others, where all were asked to stop: its log also goes to a file
+_LOST = ("closed by peer", "reset by peer", "broken pipe", "socket closed", "timed out waiting", "read timeout",
+         "pair closure", "connectfullmesh failed")  # gloo's words for it  # fmt: skip
 
 
-class Peers:
-    """The other processes of a run: tells them when this one ends early, and ends this one when one of them has.
+@runtime_checkable
+class Stop(Protocol):
+    """An exception that is no error but a wish to end, such as ``engine.interrupt.Interrupted``."""
 
-    Without it the others would wait for the lost one in their next exchange, with NCCL for minutes.
-
-    Args:
-        store: What all processes can read and write.
-    """
-
-    def __init__(self, store: distributed.Store) -> None:
-        self._store = store
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def announce(self, exit_code: int) -> bool:
-        """Tells the others that this process ends; returns whether it is the first to do so, whose message counts."""
-        try:
-            first = self._store.add("ending", 1) == 1
-            if first:
-                self._store.set(_EXIT_CODE, str(exit_code))
-        except RuntimeError:  # the process that has the store is gone
-            return False
-        return first
-
-    def close(self) -> None:
-        """Stops to look after the others."""
-        self._closed.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        try:
-            while not self._closed.wait(_POLL_SEC):
-                if self._store.check([_EXIT_CODE]):
-                    exit_code = int(self._store.get(_EXIT_CODE))
-                    if not self._closed.wait(_GRACE_SEC):
-                        os._exit(exit_code)
-        except RuntimeError:  # the store went with the process that had it; exchanges with that one fail by themselves
-            return
+    exit_code: int
+    is_told: bool
 
 
 @dataclass(frozen=True)
@@ -89,8 +58,7 @@ class Runtime:
     ) -> None:
         """Leaves together with the others, or tells them that this process ends with an error.
 
-        Only the first process that ends lets its error out, so that one line is printed. An exit code that an error
-        brings (``engine.interrupt.Interrupted``) is kept.
+        Only the first process that ends lets its error out, so that one line is printed; all end with its exit code.
 
         Raises:
             UserError: another process was lost, and what was raised comes from that.
@@ -102,13 +70,16 @@ class Runtime:
             self.peers.close()
             distributed.destroy_process_group()
             return
-        was_asked = hasattr(error, "exit_code")
-        lost = _tells_of_lost_peer(error)
-        code = 2 if lost or isinstance(error, UserError) else getattr(error, "exit_code", 1)
-        first = self.peers.announce(code)
-        if not first and not was_asked:
-            os._exit(code)
+        was_asked, lost = isinstance(error, Stop), _tells_of_lost_peer(error)
+        if was_asked and not self.is_main:
+            time.sleep(_HEAD_START_SEC)
+        code = error.exit_code if isinstance(error, Stop) else 2 if lost or isinstance(error, UserError) else 1
+        told = self.peers.announce(code)
+        if told is not None and not was_asked:
+            os._exit(told)
         self.peers.close()
+        if isinstance(error, Stop) and told is not None:
+            error.exit_code, error.is_told = told, True
         if lost:
             raise UserError("another process of this run was lost; continue with model.resume auto") from error
 
@@ -235,16 +206,22 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    store, rank, world_size = next(distributed.rendezvous("env://"))
-    # torchrun may keep its store over a restart; what the processes before left in it is not for these
-    store = distributed.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    with ThreadPoolExecutor(1) as pool:  # waiting in this thread itself would keep signals off
+        store, rank, world_size = pool.submit(next, distributed.rendezvous("env://")).result()
+    store = keep_to_ourselves(store, rank, world_size)
     exchange = distributed.PrefixStore("exchange", store)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", store=exchange, rank=rank, world_size=world_size)
-    return Runtime(device, rank, world_size, peers=Peers(distributed.PrefixStore("peers", store)))
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=exchange,
+        rank=rank,
+        world_size=world_size,
+        device_id=device if on_gpu else None,
+    )
+    return Runtime(device, rank, world_size, peers=Peers(distributed.PrefixStore("peers", store), rank, world_size))
 
 
-def is_first_here() -> bool:
-    """Whether this is the only process of the run on this machine, or torchrun's first here."""
+def speaks_for_this_machine() -> bool:
+    """Whether this process reports what every process here finds: it is the only one, or torchrun's first."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -263,4 +240,5 @@ def _tells_of_lost_peer(error: BaseException) -> bool:
     """Whether an exchange failed because another process is gone."""
     if isinstance(error, distributed.DistBackendError | distributed.DistNetworkError):
         return True
-    return type(error) is RuntimeError and any(t in str(error) for t in ("closed by peer", "reset by peer", "gloo"))
+    text = str(error).lower()
+    return type(error) is RuntimeError and "gloo" in text and any(words in text for words in _LOST)

@@ -22,7 +22,8 @@ class _BesideBars(logging.StreamHandler):
     """Writes a line above any progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        with contextlib.suppress(OSError):  # a terminal that is gone does not end a run
+            tqdm.write(self.format(record), file=sys.stdout)
 
 
 class _OwnFile(logging.FileHandler):

@@ -1,15 +1,16 @@
 """Choice of device, one process alone, how batches split, and how processes end together."""
 
 import os
-import threading
 
 import pytest
 import torch
 from torch import distributed, nn
 
+from engine.interrupt import Interrupted
 from utils import distributed as module
-from utils.distributed import Peers, Runtime, choose_runtime, is_first_here, select_gpus
+from utils.distributed import Runtime, choose_runtime, select_gpus, speaks_for_this_machine
 from utils.errors import UserError
+from utils.peers import Peers
 
 CPU = torch.device("cpu")
 
@@ -76,11 +77,11 @@ def test_sync_bn_without_torchruns_gpus():
             runtime.check_sync_bn(True)
 
 
-def test_first_process_of_a_machine(monkeypatch):
+def test_who_speaks_for_a_machine(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert is_first_here()
+    assert speaks_for_this_machine()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not is_first_here()
+    assert not speaks_for_this_machine()
 
 
 def test_gpus_are_selected_by_number(monkeypatch):
@@ -94,53 +95,76 @@ def test_gpus_are_selected_by_number(monkeypatch):
 @pytest.fixture
 def ended(monkeypatch):
     """Records exit codes in place of ending the process."""
-    codes, seen = [], threading.Event()
-    monkeypatch.setattr(module, "_POLL_SEC", 0.01)
-    monkeypatch.setattr(module, "_GRACE_SEC", 0.05)
+    codes = []
 
     def end(code):
         codes.append(code)
-        seen.set()
         raise RuntimeError("would have ended")
 
     monkeypatch.setattr(module.os, "_exit", end)
-    return codes, seen
+    return codes
 
 
-def test_other_process_ends_with_the_first_one(ended):
-    codes, seen = ended
+def make_two():
     store = distributed.HashStore()
-    one, other = Peers(store), Peers(store)
-    assert one.announce(2)
-    one.close()
-    assert seen.wait(5)
-    assert not other.announce(2)
-    assert codes == [2]
-    other.close()
+    return [Runtime(CPU, rank, 2, peers=Peers(store, rank, 2)) for rank in (0, 1)]
 
 
-def test_process_that_ends_by_itself_is_left_alone(ended):
-    peers = Peers(distributed.HashStore())
-    peers.announce(143)
-    peers.close()
-    assert ended[0] == []
+def close(runtimes):
+    for runtime in runtimes:
+        runtime.peers.close()
 
 
 def test_first_error_is_let_out_and_the_second_is_not(ended):
-    store = distributed.HashStore()
-    runtimes = [Runtime(CPU, rank, 2, peers=Peers(store)) for rank in (0, 1)]
+    runtimes = make_two()
     with pytest.raises(UserError, match="first"), runtimes[1]:
         raise UserError("first")
     with pytest.raises(RuntimeError, match="would have ended"), runtimes[0]:
         raise UserError("second")
-    assert set(ended[0]) == {2}
-    runtimes[0].peers.close()
+    assert ended == [2]
+    close(runtimes)
 
 
-def test_lost_process_is_one_line():
-    runtime = Runtime(CPU, 0, 2, peers=Peers(distributed.HashStore()))
-    with pytest.raises(UserError, match="another process of this run was lost"), runtime:
+@pytest.mark.parametrize("asked", [0, 1])
+def test_process_that_fails_because_another_was_asked_to_stop_ends_with_its_code(ended, asked):
+    """A signal came to one process alone, in the middle of what they do together."""
+    runtimes = make_two()
+    with pytest.raises(Interrupted) as caught, runtimes[asked]:
+        raise Interrupted("stopped", 143)
+    assert not caught.value.is_told
+    with pytest.raises(RuntimeError, match="would have ended"), runtimes[1 - asked]:
         raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:31635")
+    assert ended == [143]
+    close(runtimes)
+
+
+def test_second_process_that_was_asked_to_stop_is_silent(ended):
+    runtimes = make_two()
+    for runtime, code, is_told in ((runtimes[0], 130, False), (runtimes[1], 143, True)):
+        with pytest.raises(Interrupted) as caught, runtime:
+            raise Interrupted("stopped", code)
+        assert (caught.value.exit_code, caught.value.is_told) == (130, is_told)
+    assert ended == []
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
+
+
+@pytest.mark.parametrize(("error", "is_lost"), [
+    (RuntimeError(f"{GLOO}pair.cc:561] Connection closed by peer [127.0.0.1]:31635"), True),
+    (RuntimeError(f"{GLOO}pair.cc:299] Read error [127.0.0.1]:31635: Connection reset by peer"), True),
+    (RuntimeError(f"{GLOO}unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete"), True),
+    (RuntimeError("Gloo connectFullMesh failed with [pair.cc] timeout"), True),
+    (distributed.DistNetworkError("Connection reset by peer"), True),
+    (RuntimeError("[enforce fail at gloo/types.h:82] op.preamble.length <= op.nbytes. 8 vs 4"), False),
+    (RuntimeError("[gloo] allreduce: dense CPU tensors only"), False),
+    (ValueError(f"{GLOO}pair.cc:561] Connection closed by peer"), False),
+])  # fmt: skip
+def test_lost_process_is_one_line_and_a_defect_is_a_traceback(error, is_lost):
+    runtime = Runtime(CPU, 0, 1, peers=Peers(distributed.HashStore(), 0, 1))
+    raised, text = (UserError, "another process of this run was lost") if is_lost else (type(error), "gloo")
+    with pytest.raises(raised, match=text), runtime:
+        raise error
 
 
 def test_difference_between_processes_is_a_defect(monkeypatch):
@@ -162,15 +186,28 @@ def test_evaluation_takes_rank_0s_statistics(monkeypatch):
 
 
 def test_restart_reads_nothing_of_the_processes_before(monkeypatch):
-    """The store of torchrun may outlive a restart."""
-    store = distributed.HashStore()
+    """The store of torchrun may outlive a restart, and its restart count tells nothing: a new machine's is 0."""
+    store, given = distributed.HashStore(), {}
     monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(store, 0, 1)]))
-    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: None)
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: given.update(named))
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.setenv(name, "0")
-    for attempt in ("0", "1"):
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+    for attempt in range(2):
         peers = choose_runtime(False).peers
         assert peers is not None
-        assert peers.announce(2), attempt
+        assert peers.announce(2) is None, attempt
+        assert given["device_id"] is None
         peers.close()
+
+
+def test_nccl_is_told_its_device(gpus, monkeypatch):
+    """It then connects at once, where a process that waits for a lost one is looked after."""
+    gpus(2)
+    given = {}
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(distributed.HashStore(), 0, 1)]))
+    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: given.update(named))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    choose_runtime(True).peers.close()
+    assert given["device_id"] == torch.device("cuda", 1)
