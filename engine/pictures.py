@@ -102,8 +102,10 @@ class Pictures:
             results = {name: w.result for name, w in self.rankings.items() if w.result is not None}
             curves = {f"{name}: rank-1 {r.cmc[0]:.1%}, mAP {r.mAP:.1%}": r.cmc for name, r in results.items()}
             draw_cmc(curves, folder / "cmc.png")
-        for name, batches in self.shown.items() if self._network else ():
-            write_maps(name, take_maps(*self._network, batches), make_folder(folder / f"visactmap_{name}"))
+        if self._network:
+            model, prepare = self._network
+            for name, batches in self.shown.items():
+                write_maps(name, take_maps(model, prepare, batches), make_folder(folder / f"visactmap_{name}"))
         drawn = [f"visrank_{name}" for name in self.rankings] + [f"visactmap_{name}" for name in self.shown]
         logger.info("pictures are in %s", ", ".join(str(folder / part) for part in drawn))
 
