@@ -22,6 +22,7 @@ from genotype import Genotype
 from osnet_blocks import FEATURE_DIM
 from trained_child import load_trained_child
 from utils.devices import open_device
+from utils.errors import UserError
 
 OneImage = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -36,13 +37,14 @@ class FeatureExtractor:
         width: Of the network's input, px; None: as trained.
         device: Where the network computes.
         flip: Features are the mean over an image and its mirror image; twice the time.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass, at least 1.
 
     Attributes:
         child: The network with its input size and normalisation.
 
     Raises:
-        UserError: the weights cannot be used (see ``load_trained_child``), or there is no such device.
+        UserError: the weights cannot be used (see ``load_trained_child``), there is no such device, or ``batch_size``
+            is less than 1.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class FeatureExtractor:
         flip: bool = False,
         batch_size: int = 100,
     ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: it must be at least 1")
         self.device = open_device(device)
         self.child = load_trained_child(weights, genotype=genotype, height=height, width=width)
         self.flip, self.batch_size = flip, batch_size

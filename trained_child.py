@@ -23,7 +23,8 @@ from utils.torchreid_weights import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 256, 128
-_SMALLEST_PX = 16  # the network halves height and width four times
+# The network halves height and width four times, and an instance norm of its last stage needs two pixels.
+SMALLEST_HEIGHT, SMALLEST_WIDTH = 32, 16
 
 
 @dataclass(frozen=True)
@@ -63,32 +64,44 @@ def load_trained_child(
 
     Raises:
         UserError: the file cannot be read, holds another network than a whole child or than one of ``genotype``, or
-            the input is too small for the network.
+            the input is too small for the network (see ``check_input_size``).
     """
     document = _read_checkpoint(path)
     if document is None:
         weights = read_torchreid_weights(path)
     else:
-        weights = rename_to_torchreid(read_torchreid_weights(document.get("model", {})))
+        weights = rename_to_torchreid(read_torchreid_weights(document.get("model", {}), str(path)))
     try:
         network = describe_torchreid_weights(weights)
         _check_genotype(network.genotype, genotype)
         assert network.genotype is not None
         multiplier = find_multiplier(network)
         model = build_child(1, network.genotype, multiplier, network.stem_norm)
-        load_torchreid_weights(model, {k: v for k, v in weights.items() if not k.startswith("classifier.")})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    load_torchreid_weights(model, weights, origin=str(path), with_classifier=False)
     config: Mapping[str, Any] = {} if document is None else document.get("config", {})
-    height = height or config.get("data.height", DEFAULT_HEIGHT)
-    width = width or config.get("data.width", DEFAULT_WIDTH)
-    if min(height, width) < _SMALLEST_PX:
-        raise UserError(f"input of {height}×{width} pixels: the network needs at least {_SMALLEST_PX}×{_SMALLEST_PX}")
+    height = config.get("data.height", DEFAULT_HEIGHT) if height is None else height
+    width = config.get("data.width", DEFAULT_WIDTH) if width is None else width
+    check_input_size(height, width)
     mean = tuple(config.get("data.norm_mean", IMAGENET_MEAN))
     std = tuple(config.get("data.norm_std", IMAGENET_STD))
     logger.info("%s: x%g, %s stem norm, input %d×%d\n%s", path, multiplier, network.stem_norm, height, width,
                 network.genotype)  # fmt: skip
     return TrainedChild(model.eval().requires_grad_(False), multiplier, height, width, mean, std)
+
+
+def check_input_size(height: int, width: int) -> None:
+    """Checks that every child can compute features of images of this size, in px; the same limits as the config's.
+
+    Raises:
+        UserError: the last stage would be left without the two pixels that an instance norm needs.
+    """
+    if height < SMALLEST_HEIGHT or width < SMALLEST_WIDTH:
+        raise UserError(
+            f"input of {height}×{width} pixels (height × width): the network needs at least "
+            f"{SMALLEST_HEIGHT}×{SMALLEST_WIDTH}"
+        )
 
 
 def find_multiplier(network: TorchreidNetwork) -> float:

@@ -1,5 +1,6 @@
 """A trained child read from a file, and the features of images of every kind."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from PIL import Image
 from torch import nn
 
 from datasets.decode import CorruptImageError
+from default_config import load_config
 from feature_extractor import FeatureExtractor
 from genotype import Genotype
 from osnet_child import ChildNet, build_child
 from osnet_nas import build_supernet
-from trained_child import load_trained_child
-from utils.checkpoint import save_checkpoint
+from trained_child import SMALLEST_HEIGHT, SMALLEST_WIDTH, load_trained_child
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.torchreid_weights import export_torchreid_weights
 
@@ -157,15 +159,47 @@ def test_a_broken_image_is_named(checkpoint, files, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_the_smallest_input(tmp_path):
+    """Instance norms wherever they can be; the config allows the same size."""
+    child = build_child(1, Genotype.from_blocks(["OSBlockINv3"] * 6), 0.25)
+    save_checkpoint(tmp_path / "best.pt", {"model": child.state_dict()})
+    extract = FeatureExtractor(tmp_path / "best.pt", height=SMALLEST_HEIGHT, width=SMALLEST_WIDTH)
+    assert extract(np.zeros((40, 20, 3), np.uint8)).isfinite().all()
+    for key, smallest in (("data.height", SMALLEST_HEIGHT), ("data.width", SMALLEST_WIDTH)):
+        assert load_config(overrides={key: smallest})
+        with pytest.raises(UserError, match=key):
+            load_config(overrides={key: smallest - 1})
+
+
+def test_the_classifier_is_not_needed_and_not_spoken_of(child, checkpoint, tmp_path, caplog):
+    body = {name: t for name, t in child.state_dict().items() if not name.startswith("classifier.")}
+    save_checkpoint(tmp_path / "body.pt", {"model": body})
+    for path in (checkpoint, tmp_path / "body.pt"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            load_trained_child(path)
+        assert caplog.messages[0] == f"{path}: {len(body)} tensors loaded"
+
+
 def test_weights_that_cannot_be_used(checkpoint, tmp_path):
     torch.save(export_torchreid_weights(build_supernet(2, 0.25)), tmp_path / "supernet.pth")
     (tmp_path / "text.pth").write_text("no weights")
+    save_checkpoint(tmp_path / "empty.pt", {"epoch": 3})
+    state = load_checkpoint(checkpoint)["model"]
+    save_checkpoint(tmp_path / "part.pt", {"model": {k: v for k, v in state.items() if k != "fc.1.bias"}})
     for path, settings, message in (
         (tmp_path / "supernet.pth", {}, r"supernet\.pth: these are the weights of a super-network"),
         (tmp_path / "text.pth", {}, r"text\.pth "),
         (tmp_path / "none.pth", {}, r"no checkpoint .*none\.pth"),
         (checkpoint, {"genotype": Genotype.named("osnet")}, "wanted is Genotype"),
-        (checkpoint, {"height": 8}, "at least 16×16"),
+        (checkpoint, {"height": 31}, "at least 32×16"),
+        (checkpoint, {"width": 15}, "at least 32×16"),
+        (checkpoint, {"height": 0}, "input of 0×32 pixels"),
+        (checkpoint, {"width": 0}, "input of 48×0 pixels"),
+        (checkpoint, {"batch_size": 0}, "batch_size 0: it must be at least 1"),
+        (checkpoint, {"batch_size": -1}, "batch_size -1: it must be at least 1"),
+        (tmp_path / "empty.pt", {}, r"empty\.pt: expected tensors by name, got nothing"),
+        (tmp_path / "part.pt", {}, r"part\.pt: the weights do not fit the network: 1 missing: fc\.1\.bias"),
         (checkpoint, {"device": "cuda:99"}, "'cuda:99' cannot be used"),
         (checkpoint, {"device": "meta"}, "'meta' cannot be used"),
         (checkpoint, {"device": "nowhere"}, "'nowhere' cannot be used"),

@@ -3,8 +3,10 @@
     python -m tools.complexity --genotype osnet --width 0.25
     python -m tools.complexity --genotype log/osnet_nas/genotype.json --device cuda --batch-size 64
 
-Parameters and multiply-adds are of one image and counted as OSNet's papers do, the classifier left out. The time is
-the median of repeated forward passes of a whole batch. Pooling counts for the part before it.
+Parameters and multiply-adds are of one image, the classifier left out. Multiply-adds are counted as OSNet's papers do.
+Parameters are what a checkpoint holds; the papers' count, in which the gate that a block's four streams share counts
+four times, stands below the table. The time is the median of repeated forward passes of a whole batch. Pooling counts
+for the part before it.
 """
 
 import argparse
@@ -16,7 +18,15 @@ import torch
 from build import build_network
 from default_config import load_config
 from osnet_child import ChildNet
-from utils.complexity import Complexity, Latency, compute_complexity, compute_part_complexities, measure_latency
+from trained_child import check_input_size
+from utils.complexity import (
+    Complexity,
+    Latency,
+    compute_complexity,
+    compute_part_complexities,
+    count_parameters_at_each_use,
+    measure_latency,
+)
 from utils.devices import open_device
 from utils.errors import UserError
 from utils.log import format_table
@@ -81,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="passes to take the median of (default 20)")
     given = parser.parse_args(arguments)
     try:
-        if min(given.size) < 16 or given.batch_size < 1 or given.runs < 1:
-            raise UserError("--size must be at least 16 16, --batch-size and --runs at least 1")
+        if given.batch_size < 1 or given.runs < 1:
+            raise UserError("--batch-size and --runs must be at least 1")
+        check_input_size(*given.size)
         device = open_device(given.device)
         model = build_child_of(given.genotype, given.stem_norm, given.width)
     except UserError as error:
@@ -94,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = images.to(device, memory_format=torch.channels_last)
     latency = measure_latency(model, images, given.runs)
     print(f"x{given.width:g}, {model.stem_norm} stem norm, input {given.size[0]}×{given.size[1]}\n{model.genotype}\n")
-    print(format_costs(total, parts, latency))
-    print(f"\ntime: median of {given.runs} passes over {given.batch_size} image(s), {device}, "
+    print(format_costs(total, parts, latency), end="\n\n")
+    print(f"parameters as published, shared gates counted at each use: {count_parameters_at_each_use(model, images):,}")
+    print(f"time: median of {given.runs} passes over {given.batch_size} image(s), {device}, "
           f"{torch.get_num_threads()} CPU thread(s)")  # fmt: skip
     return 0
 

@@ -40,7 +40,12 @@ def import_weights(source: Path, target: Path) -> TorchreidNetwork:
     Raises:
         UserError: the file cannot be read or does not hold one whole OSNet, or ``target`` cannot be written.
     """
-    weights = read_torchreid_weights(source)
+    try:
+        weights = read_torchreid_weights(source)
+    except UserError as error:
+        if _is_own_checkpoint(source):
+            raise UserError(f"{source} is a checkpoint of this project, not Torchreid's file: use export") from error
+        raise
     model, network = _build_network(source, weights)
     save_checkpoint(target, {"identity": _identify(network), "model": _stored(model.state_dict(), network)})
     return network
@@ -53,10 +58,15 @@ def export_weights(source: Path, target: Path, scheme: str) -> TorchreidNetwork:
         UserError: the checkpoint cannot be read or does not hold one whole network, Torchreid has no such network
             under ``scheme``, or ``target`` cannot be written.
     """
-    state = load_checkpoint(source).get("model")
+    try:
+        state = load_checkpoint(source).get("model")
+    except UserError as error:
+        if _is_torchreid_file(source):
+            raise UserError(f"{source} is Torchreid's file, not a checkpoint of this project: use import") from error
+        raise
     if not isinstance(state, Mapping):
         raise UserError(f"{source}: the checkpoint holds no model")
-    model, network = _build_network(source, rename_to_torchreid(read_torchreid_weights(state)))
+    model, network = _build_network(source, rename_to_torchreid(read_torchreid_weights(state, str(source))))
     exported = _stored(export_torchreid_weights(model, scheme), network)
     write_atomically(target, lambda file: torch.save(exported, file))
     return network
@@ -73,10 +83,26 @@ def _build_network(source: Path, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
             model = build_supernet(num_classes, width)
         else:
             model = build_child(num_classes, network.genotype, width, network.stem_norm)
-        load_torchreid_weights(model, weights)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+    load_torchreid_weights(model, weights, origin=str(source))
     return model, network
+
+
+def _is_own_checkpoint(source: Path) -> bool:
+    try:
+        load_checkpoint(source)
+    except UserError:
+        return False
+    return True
+
+
+def _is_torchreid_file(source: Path) -> bool:
+    try:
+        describe_torchreid_weights(read_torchreid_weights(source))
+    except UserError:
+        return False
+    return True
 
 
 def _stored(state: Mapping[str, Tensor], network: TorchreidNetwork) -> dict[str, Tensor]:

@@ -107,13 +107,19 @@ def check_outputs(outputs: Sequence[Path]) -> None:
     """Checks that every table can be written, before anything is computed.
 
     Raises:
-        UserError: an unknown kind of table or no such folder.
+        UserError: an unknown kind of table, no such folder, a folder in the table's place, or one table twice.
     """
     for path in outputs:
         if path.suffix.lower() not in WRITERS:
             raise UserError(f"--output {path}: the name must end in {' or '.join(WRITERS)}")
         if not path.parent.is_dir():
             raise UserError(f"--output {path}: no folder {path.parent}")
+        if path.is_dir():
+            raise UserError(f"--output {path}: there is a folder of that name")
+    files = [path.resolve() for path in outputs]
+    for path, file in zip(outputs, files, strict=True):
+        if files.count(file) > 1:
+            raise UserError(f"--output {path}: the same file is given twice")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """Tables of features, and the manifests that they are made from; what ``tools.extract_features`` reads and writes."""
 
+import codecs
 import csv
 import io
 import re
@@ -16,6 +17,12 @@ from utils.errors import UserError
 from utils.files import write_atomically
 
 _RESERVED = re.compile(r"features|paths|f\d+")
+_OTHER_ENCODINGS = {  # by the mark that a file begins with; UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,17}")  # as Python writes it, and within int64
 
 
@@ -43,15 +50,11 @@ def read_manifest(path: Path) -> Manifest:
     """Reads a CSV file (UTF-8, comma) with a header line and a column ``path``, relative to the file's folder.
 
     Raises:
-        UserError: it cannot be read or has no such column, a column's name is missing, twice there or taken by the
-            table, a line has too few or too many values, or there is no line.
+        UserError: it cannot be read, is in another encoding, holds a NUL byte or has no such column, a column's name
+            is missing, twice there or taken by the table, a line has too few or too many values, or there is no line.
     """
     try:
-        # file names that are no UTF-8 pass through as they are
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give a folder of images or a CSV manifest") from error
+        header, *lines = list(csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)) or [[]]
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}") from error
     if "path" not in header:
@@ -68,6 +71,22 @@ def read_manifest(path: Path) -> Manifest:
     columns = {name: [line[i] for _, line in rows] for i, name in enumerate(header)}
     paths = columns.pop("path")
     return Manifest([str(path.parent / name) for name in paths], paths, columns)
+
+
+def _read_text(path: Path) -> str:
+    """Reads a manifest's text; file names in it that are no UTF-8 pass through as they are."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give a folder of images or a CSV manifest") from error
+    for mark, encoding in _OTHER_ENCODINGS.items():
+        if content.startswith(mark):
+            raise UserError(f"{path} is in {encoding}; save it as UTF-8")
+    before, nul, _ = content.partition(b"\0")
+    if nul:
+        line = before.count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: a NUL byte, which no file name can hold; is the file a CSV in UTF-8?")
+    return content.decode("utf-8-sig", errors="surrogateescape")
 
 
 def write_table(path: Path, features: NDArray[np.float32], manifest: Manifest) -> None:

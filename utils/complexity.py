@@ -1,4 +1,8 @@
-"""What a network costs: parameters and multiply-adds, counted as published; time, measured; in all and by part."""
+"""What a network costs: parameters; multiply-adds, counted as published; time, measured; in all and by part.
+
+OSNet's papers (arXiv 1905.00953, 1910.06827) count a block's gate once for each of the four streams that share it, so
+their parameters are more than a checkpoint holds; ``count_parameters_at_each_use`` gives theirs.
+"""
 
 import statistics
 import time
@@ -17,7 +21,7 @@ class Complexity:
     """Cost of one image through a network, or through a part of it.
 
     Attributes:
-        num_parameters: Without the classifier, which is not used at test time.
+        num_parameters: Each counted once, without the classifier, which is not used at test time.
         num_madds: Multiply-adds of convolutions and linear layers, as OSNet's papers count them.
     """
 
@@ -44,6 +48,31 @@ class Latency:
 def count_parameters(model: nn.Module) -> int:
     """Counts all parameters but those of the layer ``classifier``."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(f"{CLASSIFIER}."))
+
+
+@torch.no_grad()
+def count_parameters_at_each_use(model: nn.Module, images: Tensor) -> int:
+    """Counts the parameters of every module as often as a forward pass in evaluation runs it, as published.
+
+    Args:
+        model: Maps ``images`` to features without its layer ``classifier``; left in the mode it was in.
+        images: (N, 3, H, W), on the model's device; what they show does not matter.
+    """
+    count = 0
+
+    def add(module: nn.Module, _: object) -> None:
+        nonlocal count
+        count += sum(p.numel() for p in module.parameters(recurse=False))
+
+    hooks = [module.register_forward_pre_hook(add) for module in model.modules()]
+    was_training = model.training
+    try:
+        model.eval()(images)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return count
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import PurePath
 
 from utils.neighbours import Neighbour, RankedList
-from utils.thumbnails import encode_data_uri, read_thumbnail
+from utils.thumbnails import encode_data_uri, make_printable, read_thumbnail
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH = 160, 120  # px
 
@@ -107,7 +107,7 @@ def _format_section(kind: str, lists: Sequence[RankedList]) -> str:
 
 
 def _format_list(anchor: str, ranked: RankedList) -> str:
-    name = escape(PurePath(ranked.path).name)
+    name = _format_name(ranked.path)
     first = ranked.first_match
     alt = f"Query: identity {ranked.pid}, camera {ranked.camid}"
     later = ""
@@ -134,7 +134,11 @@ def _format_neighbour(neighbour: Neighbour, label: str) -> str:
     at = f"Rank {neighbour.rank}" if label == "Rank" else f"{label}, rank {neighbour.rank}"
     return f"""<figure class="{css}">{_format_image(neighbour.path, f"{at}, {word}: {place}")}
 <figcaption><strong>{sign} {neighbour.rank}</strong> · {neighbour.distance:.3f}<br>id {neighbour.pid}, \
-cam {neighbour.camid}<br>{escape(PurePath(neighbour.path).name)}</figcaption></figure>"""
+cam {neighbour.camid}<br>{_format_name(neighbour.path)}</figcaption></figure>"""
+
+
+def _format_name(path: str) -> str:
+    return escape(make_printable(PurePath(path).name))
 
 
 def _format_image(path: str, alt: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from utils.neighbours import Neighbour, RankedList
 from utils.plots import save_figure
-from utils.thumbnails import read_thumbnail
+from utils.thumbnails import make_printable, read_thumbnail
 
 RIGHT, WRONG, QUERY = "#1a7f37", "#cf222e", "#59636e"
 SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is shown so far
@@ -84,7 +84,8 @@ def _draw_image(axes: Axes, path: str, caption: str, left: float, top: float, co
 
 
 def shorten(name: str, length: int) -> str:
-    """Cuts the middle out of a name of more than ``length`` characters."""
+    """Cuts the middle out of a name of more than ``length`` characters; what is left can be drawn."""
+    name = make_printable(name)
     if len(name) <= length:
         return name
     kept = length - 1

@@ -4,6 +4,7 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
@@ -20,12 +21,25 @@ def read_thumbnail(path: str | Path, height: int, width: int) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            # by way of RGBA: Pillow warns of palettes with transparency
-            rgb = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+            rgb = _to_rgb(image)
     except OSError as error:
         raise UserError(f"cannot read image {path} for a picture: {error.strerror or error}") from error
     rgb.thumbnail((width, height), Image.Resampling.LANCZOS)
     return rgb
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Converts as ``datasets.decode`` does, so that a picture shows what the network saw."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    # by way of RGBA: Pillow warns of palettes with transparency
+    return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+
+
+def make_printable(name: str) -> str:
+    """Puts a question mark for each byte of a file's name that is not UTF-8, which no page or sheet can hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def encode_data_uri(image: Image.Image) -> str:

@@ -87,7 +87,9 @@ class TorchreidNetwork(NamedTuple):
     num_classes: int | None  # None: stored without a classifier
 
 
-def load_torchreid_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+def load_torchreid_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Any], *, origin: str = "weights", with_classifier: bool = True
+) -> None:
     """Loads Torchreid's weights into a child or a super-network; all or nothing.
 
     Every tensor must fit, but for the classifier: one of another size, or none, leaves the network's own as it is.
@@ -97,20 +99,22 @@ def load_torchreid_weights(model: nn.Module, source: str | Path | Mapping[str, A
         model: From ``build_child`` or ``build_supernet``, any floating type, device and memory layout.
         source: A file, new or legacy torch format, or its content: Torchreid's names → tensors, under either naming
             scheme, with or without ``module.`` before the names and ``{"state_dict": …}`` around them.
+        origin: What messages call a file's content; a file is called by its path.
+        with_classifier: False: the network keeps its own, whatever the weights hold.
 
     Raises:
         UserError: the file cannot be read or holds code (which is not run), the weights are of another architecture,
             or a tensor is missing, left over or of another shape. The model is then unchanged.
     """
-    origin = "weights" if isinstance(source, Mapping) else str(source)
-    weights = read_torchreid_weights(source)
+    origin = origin if isinstance(source, Mapping) else str(source)
+    weights = read_torchreid_weights(source, origin)
     state = model.state_dict()
     namings = [rename_to_torchreid(state, scheme) for scheme in SCHEMES]
     ours = max(namings, key=lambda naming: len(naming.keys() & weights.keys()))
     if not (ours.keys() & weights.keys()) - set(_CLASSIFIER):
         raise UserError(f"{origin}: no tensor has a name that Torchreid's OSNet has; the first are {_first(weights)}")
     _check_architecture(origin, weights, ours)
-    skipped = _classifier_to_skip(weights, ours)
+    skipped = _classifier_to_skip(weights, ours) if with_classifier else set(_CLASSIFIER)
     _check_tensors(
         origin,
         {name: tensor for name, tensor in weights.items() if name not in skipped},
@@ -120,7 +124,8 @@ def load_torchreid_weights(model: nn.Module, source: str | Path | Mapping[str, A
     with torch.no_grad():
         for name in loaded:
             ours[name].copy_(weights[name])
-    logger.info("%s: %d tensors loaded%s", origin, len(loaded), _describe_skipped(skipped, weights, ours))
+    told = _describe_skipped(skipped, weights, ours) if with_classifier else ""
+    logger.info("%s: %d tensors loaded%s", origin, len(loaded), told)
 
 
 def export_torchreid_weights(model: nn.Module, scheme: str = "ain") -> dict[str, Tensor]:
@@ -157,14 +162,14 @@ def rename_to_torchreid(state: Mapping[str, Tensor], scheme: str = "ain") -> dic
     return renamed
 
 
-def read_torchreid_weights(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+def read_torchreid_weights(source: str | Path | Mapping[str, Any], origin: str = "weights") -> dict[str, Tensor]:
     """Reads a file's weights onto the CPU, without wrapper and ``module.``; see ``load_torchreid_weights``.
 
     Raises:
         UserError: the file cannot be read, holds code, or holds something else than tensors by name.
     """
     if isinstance(source, Mapping):
-        origin, document = "weights", source
+        document = source
     else:
         origin = str(source)
         with torch.serialization.safe_globals(_IGNORED_GLOBALS):

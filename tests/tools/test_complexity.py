@@ -13,6 +13,7 @@ def test_table(capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     table = {row[0]: row[1:] for row in rows if row[0] in ("conv1", "conv2", "fc", "total")}
     assert table["total"][0] == "201,864"
+    assert ["use:", "203,568"] in [row[-2:] for row in rows]  # as published
     # published 82.3 M at 256×128: a 64th of the pixels, the linear layer (128 × 512) as ever
     assert float(table["total"][1]) == pytest.approx((82.3 - 0.0655) / 64 + 0.0655, abs=0.01)
     assert table["fc"][1:3] == ["67,072", "0.07"]  # the row begins "fc (head)"
@@ -34,7 +35,8 @@ def test_a_genotype_file_and_its_stem(tmp_path, capsys):
         (["--genotype", "osnet_iain"], "no such file"),
         (["--width", "0.3"], "allowed are 1.0, 0.75, 0.5, 0.25"),
         (["--stem-norm", "layer"], "allowed are instance, batch"),
-        (["--size", "8", "64"], "at least 16"),
+        (["--genotype", "osnet_ain", "--size", "16", "16"], "input of 16×16 pixels"),
+        (["--size", "64", "8"], "at least 32×16"),
         (["--runs", "0"], "at least 1"),
         (["--device", "cuda:99"], "cannot be used"),
     ],

@@ -117,15 +117,22 @@ def test_mistakes_are_told_in_one_line(
     target, source = tmp_path / "out.pt", tmp_path / "in.pth"
     assert_mistake(capsys, "import", tmp_path / "nowhere.pth", target, words="nowhere.pth")
     torch.save({name: t for name, t in golden_weights.items() if name != "conv5.bn.bias"}, source)
-    assert_mistake(capsys, "import", source, target, words="in.pth: weights: the weights do not fit")
+    assert_mistake(capsys, "import", source, target, words="in.pth: the weights do not fit")
     torch.save({"layer1.weight": torch.ones(2)}, source)
     assert_mistake(capsys, "import", source, target, words="in.pth: not the weights")
     torch.save(golden_weights | {"conv1.conv.weight": torch.ones(20, 3, 7, 7)}, source)
     assert_mistake(capsys, "import", source, target, words="no OSNet has a stem of 20 channels")
     torch.save(golden_weights, source)
     assert_mistake(capsys, "import", source, tmp_path / "no folder" / "out.pt", words="cannot write")
-    assert_mistake(capsys, "export", source, target, words="not a checkpoint of this project")
+    assert_mistake(
+        capsys, "export", source, target, words="is Torchreid's file, not a checkpoint of this project: use import"
+    )
+    torch.save({"layer1.weight": torch.ones(2)}, source)
+    assert_mistake(capsys, "export", source, target, words="in.pth is not a checkpoint of this project\n")
     save_checkpoint(source, {"epoch": 3})
+    assert_mistake(
+        capsys, "import", source, target, words="is a checkpoint of this project, not Torchreid's file: use export"
+    )
     assert_mistake(capsys, "export", source, target, words="holds no model")
     model = build_child(3, Genotype.from_blocks([CANDIDATE_NAMES[3]] * 6), 0.25)
     save_checkpoint(source, {"model": model.state_dict()})

@@ -145,10 +145,11 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name)
+def test_mistakes_are_one_line(exported, tmp_path, capsys):
+    weights = make_child(Genotype.named("osnet_ain"), 0.25, "instance")
+    torch.save(export_torchreid_weights(weights), tmp_path / "ain.pth")
     for words, message in (
+        ([str(tmp_path / "ain.pth"), str(tmp_path / "a.onnx"), "--size", "16", "16"], "at least 32×16"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "child.onnx")], "no checkpoint"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "none" / "child.onnx")], "no folder"),
     ):

@@ -119,19 +119,38 @@ def test_weights_gone_wrong(child, folder, tmp_path, capsys):
     assert f"the features of {folder / 'a.jpg'} are not finite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", ["0", "16"])
+def test_too_small_for_the_last_instance_norm(size, folder, tmp_path, capsys):
+    """One image of 16×16 leaves one pixel to conv4; no size is not the trained one."""
+    save_checkpoint(tmp_path / "ain.pt", {"model": build_child(1, Genotype.named("osnet_ain"), 0.25).state_dict()})
+    (tmp_path / "one.csv").write_text("path\nimages/a.jpg\n")
+    words = [str(tmp_path / "one.csv"), "--weights", str(tmp_path / "ain.pt"), "--output", str(tmp_path / "f.npz")]
+    assert main([*words, "--size", size, size]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"extract_features: input of {size}×{size} pixels")
+    assert error.count("\n") == 1
+    assert main([*words, "--size", "32", "16"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["images", "--output", "f.parquet"], "must end in .npz or .csv"),
         (["images", "--output", "none/f.npz"], "no folder"),
         (["images", "--output", "f.npz", "--batch-size", "0"], "at least 1"),
-        (["images", "--output", "f.npz", "--size", "8", "8"], "at least 16×16"),
+        (["images", "--output", "f.npz", "--size", "8", "8"], "at least 32×16"),
+        (["images/a.jpg", "--output", "f.npz"], "is the file a CSV in UTF-8?"),
+        (["nul.csv", "--output", "f.npz", "--on-corrupt", "skip"], "nul.csv, line 3: a NUL byte"),
+        (["images", "--output", "bare.npz"], "--output bare.npz: there is a folder of that name"),
+        (["images", "--output", "f.npz", "images/../f.npz"], "the same file is given twice"),
         (["nowhere", "--output", "f.npz"], "give a folder of images or a CSV manifest"),
         (["bare", "--output", "f.npz"], "no image in"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, weights, folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "bare").mkdir()
+    (tmp_path / "bare.npz").mkdir()
+    (tmp_path / "nul.csv").write_bytes(b"path\nimages/a.jpg\nimages/\0.jpg\n")
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--weights", str(weights)]) == 2
     error = capsys.readouterr().err

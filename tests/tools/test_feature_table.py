@@ -49,6 +49,25 @@ def test_a_manifest_that_cannot_be_used(text: str, message: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,note\na.jpg,1\n\nb\0.jpg,2\n", r"people\.csv, line 4: a NUL byte"),
+        (b'path,note\r\na.jpg,"x\r\ny\0"\r\n', r"people\.csv, line 3: a NUL byte"),
+        (b"path,no\0te\na.jpg,1\n", r"people\.csv, line 1: a NUL byte"),
+        ("path\na.jpg\n".encode("utf-16-le"), "line 1: a NUL byte.*UTF-8"),
+        ("\ufeffpath\na.jpg\n".encode("utf-16-le"), r"people\.csv is in UTF-16; save it as UTF-8"),
+        ("\ufeffpath\na.jpg\n".encode("utf-16-be"), r"people\.csv is in UTF-16; save it as UTF-8"),
+        ("\ufeffpath\na.jpg\n".encode("utf-32-le"), r"people\.csv is in UTF-32; save it as UTF-8"),
+        ("\ufeffpath\na.jpg\n".encode("utf-32-be"), r"people\.csv is in UTF-32; save it as UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_csv(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_manifest(tmp_path / "people.csv")
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none\.csv"):
         read_manifest(tmp_path / "none.csv")

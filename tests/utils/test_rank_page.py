@@ -2,12 +2,14 @@
 
 import base64
 import io
+import os
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.decode import decode_image
 from utils.errors import UserError
 from utils.histogram import DistanceHistogram
 from utils.neighbours import Neighbour, RankedList
@@ -174,9 +176,31 @@ def test_activation_sheet_has_three_pictures_an_image(tmp_path):
     assert height == pytest.approx(2 * 2.1 + 0.75, abs=0.02)
 
 
+def test_names_that_are_no_utf8_are_shown(ranked, tmp_path):
+    """A file name of other bytes comes from the system with surrogates, which neither a page nor a sheet can hold."""
+    path = str(tmp_path / os.fsdecode(b"K\xf6ln <1>.png"))
+    Image.new("RGB", (32, 64), "blue").save(path)
+    first = Neighbour(1, path, 7, 2, 0.1, True)
+    found = RankedList(path, 7, 1, 1.0, 1, (first,), first)
+    page = format_rank_page("x", {}, {"best": [found]}, "cosine distance").encode().decode()
+    assert "".join(parse(page).text).count("K?ln <1>.png") == 2
+    draw_ranked_lists([found], "x", tmp_path / "sheet.png")
+    size_in_inches(tmp_path / "sheet.png")
+
+
+def test_sixteen_bit_grey_is_not_white(tmp_path):
+    grey = np.repeat(np.array([0, 255, 256, 40_000, 65_535], np.uint16)[:, None], 3, axis=1)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    shown = read_thumbnail(tmp_path / "grey.png", 5, 3)
+    assert shown.mode == "RGB"
+    assert np.asarray(shown)[:, 0].tolist() == [[v] * 3 for v in (0, 0, 1, 156, 255)]
+    np.testing.assert_array_equal(np.asarray(shown), decode_image(tmp_path / "grey.png").permute(1, 2, 0).numpy())
+
+
 def test_long_name_loses_its_middle():
     assert shorten("short.jpg", 9) == "short.jpg"
     assert shorten("0123456789.jpg", 9) == "0123….jpg"
+    assert shorten("\udcff\udcf6.jpg", 9) == "??.jpg"
 
 
 def test_unreadable_image_is_told(tmp_path):

@@ -420,6 +420,15 @@ def test_missing_classifier_is_allowed(golden_weights: Weights, caplog: pytest.L
     assert describe_torchreid_weights(body).num_classes is None
 
 
+def test_classifier_that_nobody_wants_is_left_out(golden_weights: Weights, caplog: pytest.LogCaptureFixture) -> None:
+    model = build_ain()
+    before = {name: t.clone() for name, t in model.classifier.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        load_torchreid_weights(model, golden_weights, origin="best.pt", with_classifier=False)
+    assert caplog.messages == [f"best.pt: {len(golden_weights) - 2} tensors loaded"]
+    assert_same(model.classifier.state_dict(), before)
+
+
 def test_half_a_classifier_is_refused(golden_weights: Weights) -> None:
     half = {name: t for name, t in golden_weights.items() if name != "classifier.bias"}
     assert_refused(build_ain(), half, "1 missing: classifier.bias")
