@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from yacs.config import CfgNode
 
 from build import Network, build_network, build_prepare, build_trainer, check_identity, load_weights
@@ -41,6 +40,7 @@ from utils.errors import UserError
 from utils.files import remove_unfinished, write_atomically
 from utils.log import format_duration, start_log
 from utils.plots import draw_architecture
+from utils.scalars import Scalars
 from utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,12 @@ def run(cfg: CfgNode, runtime: Runtime, stop: StopRequest) -> None:
 
 def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopRequest) -> None:
     """Builds everything, then trains or evaluates; raises what ``run`` does."""
+    with explain_faults(runtime, "lower train.batch_size and test.batch_size"):
+        build_and_run_unguarded(cfg, runtime, folder, stop)
+
+
+def build_and_run_unguarded(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopRequest) -> None:
+    """Does so, but leaves some of the machine's faults unexplained."""
     started = time.monotonic()
     if runtime.is_main and not cfg.test.evaluate and (folder / "train.log").is_file():
         open_log(folder / "train.log")  # before a checkpoint is read that another run may still be replacing
@@ -89,8 +95,7 @@ def build_and_run(cfg: CfgNode, runtime: Runtime, folder: Path, stop: StopReques
     if cfg.test.evaluate:
         prepare_folder(folder, runtime, "evaluate.log")
         introduce(cfg, runtime, data, network)
-        with explain_faults(runtime.device, "lower test.batch_size"):
-            scores = evaluate(cfg, runtime, data, network, pictures)
+        scores = evaluate(cfg, runtime, data, network, pictures)
     else:
 
         def evaluate_now() -> dict[str, Scores]:
@@ -120,11 +125,19 @@ def load_resumed(cfg: CfgNode, folder: Path) -> dict[str, Any] | None:
     """
     if not cfg.model.resume or cfg.test.evaluate:
         return None
-    path = find_last(folder / "checkpoints") if cfg.model.resume == "auto" else Path(cfg.model.resume)
-    if path is None:
-        return None
-    checkpoint = load_checkpoint(path)
+    if cfg.model.resume == "auto":
+        found = find_last(folder / "checkpoints")
+        if found is None:
+            return None
+        path, checkpoint = found
+    else:
+        path = Path(cfg.model.resume)
+        checkpoint = load_checkpoint(path)
+    if "progress" not in checkpoint:
+        raise UserError(f"{path} holds a network's weights alone; start from them with model.load_weights {path}")
     check_same_run(checkpoint["config"], cfg, path)
+    if not (folder / "checkpoints" / "best.pt").exists():
+        checkpoint["progress"]["best"] = -1.0  # what was best lies in another run's folder
     return checkpoint
 
 
@@ -207,7 +220,7 @@ def train(cfg: CfgNode, trainer: Trainer) -> dict[str, Scores]:
         return trainer.evaluate()
     if not trainer.runtime.is_main:
         return trainer.fit()
-    with SummaryWriter(str(folder), purge_step=epoch + 1) as trainer.writer:
+    with Scalars(folder, epoch + 1) as trainer.writer:
         return trainer.fit()
 
 
@@ -240,9 +253,12 @@ def evaluate(
         model = derive_network(network.model, network.identity["num_classes"], cfg.model.width)
         model.to(runtime.device)
         batches = islice(data.train.batches(0), RECALIBRATION_BATCHES)
-        recalibrate_batch_norm(model, (runtime.join(prepare(batch)) for batch in batches))
-    wrapped = runtime.wrap_for_evaluation(model)
-    scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_protocols(cfg), pictures)
+        advice = f"recalibration takes {cfg.train.batch_size} images at once; lower train.batch_size"
+        with explain_faults(runtime, advice):
+            recalibrate_batch_norm(model, (runtime.join(prepare(batch)) for batch in batches))
+    with explain_faults(runtime, "lower test.batch_size"):
+        wrapped = runtime.wrap_for_evaluation(model)
+        scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_protocols(cfg), pictures)
     if pictures:
         pictures.keep_network(model, prepare)
     return scores

@@ -1,18 +1,22 @@
 """What stops a run that cannot end well: values that are not finite, parameters without a gradient, full memory."""
 
 import contextlib
+import logging
 import math
-import resource
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
+from engine.memory import describe_memory, is_full_memory
 from utils.checkpoint import save_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def stop_at_bad_step(
@@ -47,19 +51,66 @@ def stop_at_bad_step(
     )
 
 
-def check_gradients_reach(model: nn.Module) -> None:
-    """Checks after a backward pass that each parameter that should learn has a gradient.
+class GradientCheck:
+    """Checks in a run's first steps that a gradient reaches each parameter that should learn.
 
-    Raises:
-        RuntimeError: names the parameters without one, which is a defect of the network or its task.
+    Args:
+        num_steps: How many steps are checked.
+        quiet: Another process, with the same gradients, writes to the log.
     """
-    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    if without:
-        raise RuntimeError(f"no gradient reaches {len(without)} parameters: {', '.join(without[:5])}")
+
+    def __init__(self, num_steps: int, quiet: bool = False) -> None:
+        self.num_steps, self.quiet, self.num_done = num_steps, quiet, 0
+        self._zero: set[str] = set()
+
+    def look(self, model: nn.Module) -> None:
+        """Is called after each backward pass; names in the log the parts whose gradient was 0 in all steps.
+
+        A zero is no error by itself: the triplet loss may be 0 or leave the classifier out, a small gate's ReLU may
+        be off, a path weight may underflow. So it takes a part of several layers, such as a candidate, to be named.
+
+        Raises:
+            RuntimeError: names the parameters without a gradient, which is a defect of the network or its task.
+        """
+        if self.num_done == self.num_steps:
+            return
+        learning = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        without = [name for name, gradient in learning.items() if gradient is None]
+        if without:
+            raise RuntimeError(f"no gradient reaches {len(without)} parameters: {', '.join(without[:5])}")
+        zero = {name for name, gradient in learning.items() if gradient is not None and not gradient.any()}
+        self._zero = zero if self.num_done == 0 else self._zero & zero
+        self.num_done += 1
+        if self.num_done == self.num_steps and not self.quiet and (dead := _find_parts(model, self._zero)):
+            logger.warning("the gradient was 0 throughout the first %d steps in %s", self.num_steps, ", ".join(dead))
+
+
+def _find_parts(model: nn.Module, names: Set[str]) -> list[str]:
+    """Finds the outermost parts of several layers whose learning parameters all are among ``names``."""
+    found: list[str] = []
+    for part, module in model.named_modules():  # the outer before the inner
+        own = {f"{part}.{n}".lstrip(".") for n, p in module.named_parameters() if p.requires_grad}
+        num_layers = len({name.rpartition(".")[0] for name in own})
+        if num_layers > 1 and own <= names and not any(f"{part}.".startswith(f"{outer}.") for outer in found):
+            if not part:
+                return ["the whole network"]
+            found.append(part)
+    return found
+
+
+def update_scale(scaler: torch.amp.GradScaler, runtime: Runtime) -> None:
+    """Adapts fp16's scale of the loss, and says so where gradients overflowed: that step was left out."""
+    if not scaler.is_enabled():
+        return
+    before = scaler.get_scale()
+    scaler.update()
+    if scaler.get_scale() < before and runtime.is_main:
+        logger.warning("gradients overflowed in fp16: this step is left out, the loss now scaled by %g, not %g",
+                       scaler.get_scale(), before)  # fmt: skip
 
 
 @contextlib.contextmanager
-def explain_faults(device: torch.device, advice: str) -> Iterator[None]:
+def explain_faults(runtime: Runtime, advice: str | Callable[[BaseException], str]) -> Iterator[None]:
     """Turns the machine's faults inside of the block into one line: a full memory, with ``advice``, or a lost worker.
 
     Raises:
@@ -67,21 +118,14 @@ def explain_faults(device: torch.device, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-            raise UserError(f"the memory is too small, at most {describe_memory(device)} so far; {advice}") from error
-        if "DataLoader worker" in text:
+    except (MemoryError, RuntimeError) as error:
+        if is_full_memory(error):
+            traceback.clear_frames(error.__traceback__)  # frees what failed, for the advice to see what stays
+            told = advice if isinstance(advice, str) else advice(error)
+            raise UserError(f"the memory is too small, at most {describe_memory(runtime)} so far; {told}") from error
+        if "DataLoader worker" in str(error):
             raise UserError(
                 "a process that loads images was killed, most often for want of memory; lower data.workers or "
                 "train.batch_size, then continue with model.resume auto"
             ) from error
         raise
-
-
-def describe_memory(device: torch.device) -> str:
-    """Says what this process needed at most so far: of the GPU's memory, or of the machine's."""
-    if device.type == "cuda":
-        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-        return f"{peak / 2**30:.1f} of {total / 2**30:.1f} GiB GPU memory"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB memory"

@@ -18,6 +18,8 @@ from utils.distributed import Runtime
 logger = logging.getLogger(__name__)
 
 ALPHA_FLOOR = 0.01
+STEPS_CHECKED = 2  # with a gradient, for alphas that it does not reach
+CLEARLY_DRAWN = 1e-6  # a path weight this far from 0 and 1 has a gradient well above float32's smallest numbers
 SamplePathWeights = Callable[..., Tensor]
 
 
@@ -87,6 +89,9 @@ class SearchTask(Task):
         self.generator = Generator().manual_seed(seed)
         self.temperature = temperature(0)
         self._reached: Tensor | None = None  # (L, K) bool: which alphas had a gradient in this epoch; None: no step
+        self._missed: Tensor | None = None  # (L, K) bool: which had none in all steps checked so far
+        self._steps_checked = 0
+        self._drawn: Tensor | None = None  # (L, K) bool: which alphas' gradients the last weights let through
 
     def forward(self, network: nn.Module, images: Tensor) -> Any:
         """Runs the super-network with freshly drawn path weights."""
@@ -100,10 +105,14 @@ class SearchTask(Task):
         """
         alphas, replicas = self.supernet.alphas, self.runtime.replicas
         if self.sample_scope == "global":
-            return self.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
-        rows = alphas.expand(self.runtime.world_size * replicas, *alphas.shape)
-        first = self.runtime.rank * replicas
-        return self.sample(rows, self.temperature, self.generator)[first : first + replicas]
+            weights = self.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
+        else:
+            rows = alphas.expand(self.runtime.world_size * replicas, *alphas.shape)
+            first = self.runtime.rank * replicas
+            weights = self.sample(rows, self.temperature, self.generator)[first : first + replicas]
+        if self._steps_checked < STEPS_CHECKED:
+            self._drawn = ((weights > CLEARLY_DRAWN) & (weights < 1 - CLEARLY_DRAWN)).any(dim=0)
+        return weights
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the epoch's temperature."""
@@ -112,12 +121,32 @@ class SearchTask(Task):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Keeps every alpha where it still has a gradient, and notes which had one."""
+        """Keeps every alpha where it still has a gradient, and notes which had one.
+
+        Raises:
+            RuntimeError: names the alphas that no gradient reached in the first steps, which is a defect.
+        """
         alphas = self.supernet.alphas
         if alphas.grad is not None:
             reached = alphas.grad != 0
+            if self._steps_checked < STEPS_CHECKED and self._drawn is not None:
+                self._check_reached(reached, self._drawn)
             self._reached = reached if self._reached is None else self._reached | reached
         alphas.clamp_(min=ALPHA_FLOOR)
+
+    def _check_reached(self, reached: Tensor, drawn: Tensor) -> None:
+        """Stops at alphas without a gradient in all steps checked, though weights were drawn that let one through.
+
+        A step without any gradient at all, such as a triplet loss of 0 gives, says nothing.
+        """
+        if not reached.any():
+            return
+        missed = ~reached & drawn
+        self._missed = missed if self._missed is None else self._missed & missed
+        self._steps_checked += 1
+        if self._steps_checked == STEPS_CHECKED and self._missed.any():
+            names = [f"{self.block_names[i]} {self.candidate_names[k]}" for i, k in self._missed.nonzero().tolist()]
+            raise RuntimeError(f"no gradient reaches {len(names)} alphas: {', '.join(names[:5])}")
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Logs alphas, probabilities, entropy and temperature; returns them as scalars."""

@@ -6,6 +6,7 @@ middle of an epoch, computes what the uninterrupted run would have.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -15,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.evaluator import Prepare
 from engine.interrupt import StopRequest
 from engine.losses import Loss
+from engine.memory import advise_batch_size, describe_memory
 from engine.optim import freeze_all_but, unfreeze
-from engine.safety import check_gradients_reach, describe_memory, explain_faults, stop_at_bad_step
+from engine.safety import GradientCheck, explain_faults, stop_at_bad_step, update_scale
 from engine.scores import Scores, format_scores
 from engine.task import Progress, Stopwatch, Task, TrainBatches, TrainSettings
 from utils.checkpoint import save_checkpoint, save_last
@@ -32,6 +33,7 @@ from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
 from utils.log import progress as show_progress
+from utils.scalars import Scalars
 from utils.seed import capture_random_states, restore_random_states
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class Trainer:
         images: str,
         stop: StopRequest,
         evaluate: Callable[[], dict[str, Scores]] | None = None,
-        writer: SummaryWriter | None = None,
+        writer: Scalars | None = None,
     ) -> None:
         self.model, self.wrap, self.task, self.loss = model, wrap, task, loss
         self.optimizer, self.scheduler = optimizer, scheduler
@@ -94,7 +96,7 @@ class Trainer:
         self.watch = Stopwatch()
         self.network = model
         self._fixed: bool | None = None  # None: ``network`` is not wrapped yet
-        self._steps_checked = 0
+        self.gradients = GradientCheck(STEPS_CHECKED, quiet=not runtime.is_main)
         self._last_save = time.monotonic()
 
     def fit(self) -> dict[str, Scores]:
@@ -126,8 +128,9 @@ class Trainer:
             indices = range(first, len(self.batches))
             for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
                 batch = self._next_batch(batches)
+                advise = functools.partial(advise_batch_size, self.runtime, len(batch.pids), self.settings.amp)
                 for _ in range(self.task.repeats):
-                    with explain_faults(self.runtime.device, "lower train.batch_size, or set train.amp bf16"):
+                    with explain_faults(self.runtime, functools.partial(advise, self.gradients.num_done > 0)):
                         self._step(batch)
                 self.progress.batch = index + 1
                 if (index + 1) % self.settings.print_freq == 0 or index + 1 == len(self.batches):
@@ -140,13 +143,14 @@ class Trainer:
         fixed = epoch < self.settings.fixbase_epoch
         freeze_all_but(self.model, self.settings.open_layers) if fixed else unfreeze(self.model)
         if fixed != self._fixed:
-            self.network, self._fixed, self._steps_checked = self.wrap(), fixed, 0
+            self.network, self._fixed = self.wrap(), fixed
+            self.gradients = GradientCheck(STEPS_CHECKED, quiet=not self.runtime.is_main)
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:
         """Returns the next batch; all processes save and leave together where that fails in one."""
         batch, problem = None, None
         try:
-            with explain_faults(self.runtime.device, "lower data.workers"):
+            with explain_faults(self.runtime, "lower data.workers"):
                 batch = next(batches)
         except UserError as error:
             problem = error
@@ -178,13 +182,18 @@ class Trainer:
         loss = self.loss(output, labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        value = float(loss.detach())
+        logits = output[0] if isinstance(output, tuple) else output
+        num_correct = (logits.detach().argmax(dim=1) == labels).sum()
+        value, correct = torch.stack([loss.detach().double(), num_correct.double()]).tolist()  # one wait for the device
         self.watch.lap("forward, backward")
         self._check_and_clip(value, batch)
         self.scaler.step(self.optimizer)
-        self.scaler.update()
+        update_scale(self.scaler, self.runtime)
         self.task.after_step()
-        self._count(output, labels, value)
+        self.progress.loss_sum += value
+        self.progress.num_correct += int(correct)
+        self.progress.num_seen += len(labels)
+        self.progress.num_steps += 1
         self.watch.lap("optimiser")
 
     def _check_and_clip(self, loss: float, batch: Any) -> None:
@@ -202,27 +211,19 @@ class Trainer:
             stop_at_bad_step(self.folder, self.runtime, loss, float(norm), files, self.state())
         if self.settings.clip_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.settings.clip_grad_norm, norm)
-        if self._steps_checked < STEPS_CHECKED:
-            check_gradients_reach(self.model)
-            self._steps_checked += 1
-
-    def _count(self, output: Any, labels: Tensor, loss: float) -> None:
-        logits = output[0] if isinstance(output, tuple) else output
-        self.progress.loss_sum += loss
-        self.progress.num_correct += int((logits.detach().argmax(dim=1) == labels).sum())
-        self.progress.num_seen += len(labels)
-        self.progress.num_steps += 1
+        self.gradients.look(self.model)
 
     def _log_step(self, epoch: int, batches_timed: int) -> None:
+        """Logs loss and accuracy of this process's share of the images, and the speed of all: each counts once."""
         progress, total = self.progress, self.watch.total()
         per_batch = total / batches_timed
-        images = progress.num_seen / progress.num_steps * self.task.repeats * self.runtime.world_size / per_batch
+        images = progress.num_seen / progress.num_steps * self.runtime.world_size / per_batch
         shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in self.watch.seconds.items())
         logger.info(
             "epoch %d/%d batch %d/%d  loss %.4f  accuracy %.1f%%  lr %.3g  %.0f images/s (%s)  %s  epoch ends in %s",
             epoch + 1, self.settings.max_epoch, progress.batch, len(self.batches),
             progress.loss_sum / progress.num_steps, 100 * progress.num_correct / progress.num_seen,
-            self.optimizer.param_groups[-1]["lr"], images, shares, describe_memory(self.runtime.device),
+            self.optimizer.param_groups[-1]["lr"], images, shares, describe_memory(self.runtime),
             format_duration(per_batch * (len(self.batches) - progress.batch)),
         )  # fmt: skip
 
@@ -234,38 +235,32 @@ class Trainer:
             return {}
         self._pause()
         self._save()
-        with self.stop.released(), explain_faults(self.runtime.device, "lower test.batch_size"):
+        with self.stop.released(), explain_faults(self.runtime, "lower test.batch_size"):
             scores = self.evaluate()
         logger.info("after epoch %d, %s:\n%s", done, self.task.scored, format_scores(scores))
         return scores
 
     def _finish_epoch(self, epoch: int, scores: dict[str, Scores]) -> None:
-        """Books the epoch, keeps the weights if they are the best, and saves."""
-        self._write_scalars(epoch, scores)
+        """Books the epoch, keeps the weights if they are the best, saves, and writes all numbers to TensorBoard."""
+        scalars = self._collect_scalars(epoch, scores)
         mean_mAP = sum(s.mAP for s in scores.values()) / len(scores) if scores else -1.0
         is_best = mean_mAP > self.progress.best
         self.progress = Progress(epoch=epoch + 1, best=max(self.progress.best, mean_mAP))
         if is_best and self.runtime.is_main:  # before last.pt: a kill between the two repeats the epoch's evaluation
             save_checkpoint(self.folder / "checkpoints" / "best.pt", self.state())
         self._save()
+        if self.writer is not None:
+            self.writer.write(scalars, epoch + 1)
 
-    def _write_scalars(self, epoch: int, scores: dict[str, Scores]) -> None:
-        """Logs what the task has to say of the epoch, and writes all numbers to TensorBoard."""
-        scalars = {
+    def _collect_scalars(self, epoch: int, scores: dict[str, Scores]) -> dict[str, float]:
+        """Logs what the task has to say; returns the epoch's numbers, loss and accuracy of this process's share."""
+        return {
             "train/loss": self.progress.loss_sum / self.progress.num_steps,
             "train/accuracy": self.progress.num_correct / self.progress.num_seen,
             "train/lr": self.optimizer.param_groups[-1]["lr"],
             **self.task.end_epoch(epoch),
             **{f"{name}/{key}": value for name, s in scores.items() for key, value in s.as_dict().items()},
         }
-        if self.writer is None:
-            return
-        try:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, epoch + 1)
-            self.writer.flush()
-        except OSError as error:
-            raise UserError(f"cannot write TensorBoard's events to {self.folder}: {error.strerror or error}") from error
 
     def _save(self) -> None:
         if self.runtime.is_main:

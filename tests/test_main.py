@@ -12,6 +12,7 @@ from engine import trainer as trainer_module
 from genotype import Genotype
 from main import main, parse_arguments
 from tests.same import assert_same
+from utils import checkpoint
 from utils.checkpoint import load_checkpoint
 
 
@@ -148,6 +149,44 @@ def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_pa
     assert run_main("model.resume", "auto") == 0
     assert "trying the checkpoint before it" in capfd.readouterr().out
     assert_same(weights_of(last), weights_of(tmp_path / "whole" / "checkpoints" / "last.pt"))
+
+
+def test_checkpoint_is_read_once(run_main, monkeypatch):
+    assert run_main("train.max_epoch", 1) == 0
+    read, paths = checkpoint.read_tensors, []
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: paths.append(path) or read(path))
+    assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
+    assert len(paths) == 1
+
+
+def test_best_is_kept_also_where_a_run_continues_in_another_folder(run_main, tmp_path):
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
+    saved = load_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt")
+    saved["progress"] = {**saved["progress"], "epoch": 0, "best": 2.0}  # better than what comes
+    saved["scheduler"]["last_epoch"] = 0
+    checkpoint.save_checkpoint(tmp_path / "other.pt", saved)
+    resume = ["train.max_epoch", 1, "model.resume", tmp_path / "other.pt"]
+    assert run_main(*resume, save_dir=tmp_path / "second") == 0
+    best = load_checkpoint(tmp_path / "second" / "checkpoints" / "best.pt")
+    assert 0 <= best["progress"]["best"] <= 1
+
+
+@pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
+def test_sound_run_has_no_complaint_of_gradients(run_main, tmp_path, name):
+    assert run_main("train.max_epoch", 1, name=name) == 0
+    assert "gradient" not in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_dead_candidate_is_warned_of_from_the_first_steps_on(run_main, tmp_path, monkeypatch):
+    def forward(self, x, weights):
+        parts = zip(weights, self.candidates, strict=True)
+        return sum(w * c(x) * (i != 2) for i, (w, c) in enumerate(parts))
+
+    monkeypatch.setattr("osnet_nas.MixedBlock.forward", forward)
+    assert run_main("train.max_epoch", 1, name="osnet_nas") == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    dead = [f"conv{stage}.{block}.candidates.2" for stage in (2, 3, 4) for block in (0, 1)]
+    assert f"WARNING the gradient was 0 throughout the first 2 steps in {', '.join(dead)}\n" in log
 
 
 def test_epoch_starts_anew_on_other_images(run_main, own_market_root, tmp_path, monkeypatch, capfd):

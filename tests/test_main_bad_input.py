@@ -184,6 +184,42 @@ def test_continuing_a_search_as_a_child(fails, run_main, tmp_path):
     fails("model.resume", checkpoint, "train.max_epoch", 1, told="model.name: 'osnet_nas' then")
 
 
+def test_continuing_from_weights_alone(fails, child_checkpoint, tmp_path):
+    """Such as ``tools.convert_weights`` writes."""
+    saved = load_checkpoint(child_checkpoint)
+    save_checkpoint(tmp_path / "weights.pt", {"identity": saved["identity"], "model": saved["model"]})
+    told = f"holds a network's weights alone; start from them with model.load_weights {tmp_path / 'weights.pt'}"
+    fails("model.resume", tmp_path / "weights.pt", "model.genotype", "osnet", told=told)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "told"),
+    [
+        ("utils.distributed.Runtime.wrap", "osnet_child", "lower train.batch_size and test.batch_size"),
+        ("build.build_supernet", "osnet_nas", "lower train.batch_size and test.batch_size"),
+        ("run.recalibrate_batch_norm", "osnet_nas", "takes 12 images at once; lower train.batch_size"),
+        ("run.evaluate_targets", "osnet_nas", "lower test.batch_size"),
+    ],
+)
+def test_full_memory_anywhere_is_one_line(run_main, monkeypatch, capsys, where, name, told):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(where, fail)
+    assert run_main("train.max_epoch", 1, name=name) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the memory is too small")
+    assert error.endswith(f"{told}\n")
+
+
+def test_full_memory_where_a_finished_run_is_scored_again_is_one_line(run_main, monkeypatch, capsys):
+    assert run_main("train.max_epoch", 1) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("run.evaluate_targets", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA full")))
+    assert run_main("train.max_epoch", 1, "model.resume", "auto") == 2
+    assert capsys.readouterr().err.endswith("lower test.batch_size\n")
+
+
 @pytest.mark.parametrize("key", ["model.resume", "model.load_weights"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_truncated_checkpoint(fails, child_checkpoint, key, share):

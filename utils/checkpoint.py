@@ -1,6 +1,8 @@
 """Checkpoints: saved all or nothing, of tensors and plain values only, loaded without executing pickled code."""
 
+import contextlib
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -36,8 +38,9 @@ def save_checkpoint(path: Path, content: dict[str, Any], before_replacing: Calla
     document = {"format": FORMAT, "version": VERSION, **content}
     try:
         write_atomically(path, lambda file: torch.save(document, file), before_replacing)
-    except RuntimeError as error:  # PyTorch's writer reports a full disk so
-        raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # PyTorch's writer, on its way out of the file's own error
+        reason = getattr(error.__context__, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"cannot write {path}: {reason}") from error
 
 
 def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
@@ -50,24 +53,39 @@ def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
         UserError: the disk is full or the folder cannot be written; all checkpoints are then as they were.
     """
     save_checkpoint(folder / "last.pt", content, lambda: _make_older(folder, keep))
+    for age, path in _find_earlier(folder):
+        if age >= keep:  # from when more were kept
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _make_older(folder: Path, keep: int) -> None:
     """Moves each checkpoint one place on; ``last.pt`` stays, under both names."""
-    last, previous = folder / "last.pt", folder / "last.1.pt"
-    for age in range(keep - 1, 1, -1):
-        if (younger := folder / f"last.{age - 1}.pt").exists():
-            younger.replace(folder / f"last.{age}.pt")
-    if keep > 1 and last.exists():
-        previous.unlink(missing_ok=True)
-        _link_or_copy(last, previous)
+    last = folder / "last.pt"
+    if keep == 1 or not last.exists():
+        return
+    second_name = folder / f".last.1.pt.{os.getpid()}.tmp"  # all that may need room comes before the first move
+    try:
+        _link_or_copy(last, second_name)
+        for age in range(keep - 1, 1, -1):
+            if (younger := folder / f"last.{age - 1}.pt").exists():
+                younger.replace(folder / f"last.{age}.pt")
+        second_name.replace(folder / "last.1.pt")
+    finally:
+        second_name.unlink(missing_ok=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
+
+
+def _find_earlier(folder: Path) -> list[tuple[int, Path]]:
+    """Lists ``last.1.pt`` and so on with their ages, the newest first."""
+    return sorted((int(m[1]), p) for p in folder.glob("last.*.pt") if (m := _EARLIER.fullmatch(p.name)))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -107,23 +125,38 @@ def read_tensors(path: str | Path) -> Any:
         raise UserError(f"{path} is truncated or damaged: {reason}") from error
 
 
-def find_last(folder: Path) -> Path | None:
-    """Returns the newest checkpoint in ``folder`` that loads, None where there is none at all.
+def find_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Finds the newest checkpoint in ``folder`` that loads, None where there is none at all.
 
-    A damaged one is named in the log and passed over for the one before it.
+    A damaged one is named in the log and passed over for the one before it. It is also renamed, so that it never
+    takes the place of a good one when the next is saved.
+
+    Returns:
+        The checkpoint's path and content.
 
     Raises:
-        UserError: there are checkpoints, but all are damaged.
+        UserError: there are checkpoints, but all are damaged; or a damaged one cannot be renamed.
     """
-    earlier = sorted(folder.glob("last.*.pt"), key=lambda p: int(m[1]) if (m := _EARLIER.fullmatch(p.name)) else 0)
-    candidates = [p for p in (folder / "last.pt", *earlier) if p.exists()]
+    candidates = [p for p in (folder / "last.pt", *(path for _, path in _find_earlier(folder))) if p.exists()]
+    problems: list[tuple[Path, UserError]] = []
     for path in candidates:
         try:
-            load_checkpoint(path)
+            document = load_checkpoint(path)
         except UserError as error:
-            logger.warning("%s; trying the checkpoint before it", error)
-        else:
-            return path
+            problems.append((path, error))
+            continue
+        for damaged, problem in problems:
+            _set_aside(damaged, problem)
+        return path, document
     if candidates:
-        raise UserError(f"no checkpoint in {folder} can be read ({len(candidates)} tried)")
+        raise UserError(f"no checkpoint in {folder} can be read ({len(candidates)} tried): {problems[0][1]}")
     return None
+
+
+def _set_aside(damaged: Path, problem: UserError) -> None:
+    aside = damaged.with_suffix(".damaged.pt")
+    try:
+        damaged.replace(aside)
+    except OSError as error:
+        raise UserError(f"{problem}; it cannot be renamed to {aside.name}: {error.strerror or error}") from error
+    logger.warning("%s; it is now %s; trying the checkpoint before it", problem, aside.name)

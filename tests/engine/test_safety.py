@@ -1,10 +1,12 @@
 """Values that are not finite, gradients that reach nothing, faults of the machine."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from engine.safety import check_gradients_reach, describe_memory, explain_faults, stop_at_bad_step
+from engine.safety import GradientCheck, explain_faults, stop_at_bad_step
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
@@ -18,6 +20,8 @@ CPU = torch.device("cpu")
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the memory is too small.*lower it"),
         (MemoryError(), "the memory is too small.*lower it"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "the memory is too small.*lower"),
+        (RuntimeError("CUDA error: out of memory\nCompile with ..."), "the memory is too small.*lower"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when ..."), "the memory is too small.*lower"),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
             "process that loads images was killed",
@@ -25,22 +29,15 @@ CPU = torch.device("cpu")
     ],
 )
 def test_faults_of_the_machine_are_one_line(error, told):
-    with pytest.raises(UserError, match=told) as caught, explain_faults(CPU, "lower it"):
+    with pytest.raises(UserError, match=told) as caught, explain_faults(Runtime(CPU), "lower it"):
         raise error
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("x"), UserError("y")])
 def test_other_errors_pass(error):
-    with pytest.raises(type(error), match=str(error)), explain_faults(CPU, "lower it"):
+    with pytest.raises(type(error), match=str(error)), explain_faults(Runtime(CPU), "lower it"):
         raise error
-
-
-def test_memory_of_a_gpu_and_of_the_machine(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**29)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": 2**31}))
-    assert describe_memory(torch.device("cuda", 0)) == "1.5 of 2.0 GiB GPU memory"
-    assert 0.1 < float(describe_memory(CPU).split()[0]) < 100
 
 
 def test_parameters_without_a_gradient_are_named():
@@ -48,7 +45,39 @@ def test_parameters_without_a_gradient_are_named():
     net["fixed"].requires_grad_(False)
     net["used"](torch.ones(1, 2)).sum().backward()
     with pytest.raises(RuntimeError, match=r"reaches 2 parameters: unused.weight, unused.bias"):
-        check_gradients_reach(net)
+        GradientCheck(2).look(net)
+
+
+def test_parts_whose_gradient_stays_zero_are_named_once(caplog):
+    def two_layers():
+        return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+    net = nn.ModuleDict({name: two_layers() for name in ("used", "dead", "late")} | {"layer": nn.Linear(2, 2)})
+    check = GradientCheck(2)
+    for step in range(4):
+        net.zero_grad()
+        x = torch.ones(1, 2)
+        (net["used"](x) + 0 * net["dead"](x) + step * net["late"](x) + 0 * net["layer"](x)).sum().backward()
+        check.look(net)
+    assert [r.getMessage() for r in caplog.records] == ["the gradient was 0 throughout the first 2 steps in dead"]
+
+
+def test_what_failed_is_free_before_advice_is_asked_for():
+    class Held:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def step():
+        held = Held()
+        alive.add(held)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with (
+        pytest.raises(UserError, match="0 held"),
+        explain_faults(Runtime(CPU), lambda error: f"{len(alive)} held"),
+    ):
+        step()
 
 
 def test_bad_step_of_another_process_is_shown(tmp_path, monkeypatch):

@@ -130,6 +130,43 @@ def test_dead_alphas_are_named(caplog):
     assert "no gradient" not in caplog.text
 
 
+def steps(task, factors, count=2):
+    for _ in range(count):
+        task.supernet.alphas.grad = None
+        (task.draw() * factors).sum().backward()
+        task.after_step()
+
+
+@pytest.mark.parametrize("repeat", range(5))
+def test_alpha_out_of_reach_of_the_gradient_is_a_defect(repeat):
+    task = make_task(seed=repeat)
+
+    def sample(alphas, *arguments):
+        detached = torch.zeros_like(alphas, dtype=torch.bool)
+        detached[..., 4, 3] = True
+        return sample_path_weights(torch.where(detached, alphas.detach(), alphas), *arguments)
+
+    task.sample = sample
+    with pytest.raises(RuntimeError, match="no gradient reaches 1 alphas: block4 d"):
+        steps(task, torch.randn(6, 4, generator=torch.Generator().manual_seed(repeat)))
+
+
+@pytest.mark.parametrize("temperature", [10.0, 1.0, 0.1, 0.01, 1e-3])
+def test_alphas_of_weights_that_underflow_are_no_defect(temperature):
+    """Also where a run continues at a low temperature, some alphas at the floor."""
+    for seed in range(20):
+        task = make_task(seed=seed, temperature=lambda epoch: temperature)
+        with torch.no_grad():
+            task.supernet.alphas[::2, 1:3] = ALPHA_FLOOR
+        steps(task, torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)), count=3)
+
+
+def test_steps_without_any_gradient_tell_nothing_of_the_alphas():
+    """As where the triplet loss is 0."""
+    task = make_task()
+    steps(task, torch.zeros(6, 4), count=4)
+
+
 def test_scalars_of_an_epoch():
     task = make_task(temperature=lambda epoch: 10.0 - epoch)
     task.start_epoch(4)

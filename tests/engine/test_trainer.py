@@ -2,6 +2,7 @@
 
 import errno
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,13 @@ from torch.nn import functional as F
 from engine import trainer as module
 from engine.interrupt import Interrupted, StopRequest
 from engine.scores import Scores
-from engine.task import Task, TrainSettings
+from engine.task import Stopwatch, Task, TrainSettings
 from engine.trainer import Trainer
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.scalars import Scalars
 
 CPU = torch.device("cpu")
 
@@ -66,8 +68,8 @@ def make(tmp_path):
             scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), batches=batches or Batches(),
             prepare=lambda batch: batch.images, runtime=Runtime(CPU),
             settings=TrainSettings(**{"max_epoch": 3, **settings}), folder=tmp_path, identity={"name": "net"},
-            config={"a": 1}, evaluate=evaluate, stop=stop or StopRequest(tmp_path / "checkpoints" / "last.pt"),
-            writer=writer,
+            config={"a": 1}, images="hash", evaluate=evaluate, writer=writer,
+            stop=stop or StopRequest(tmp_path / "checkpoints" / "last.pt"),
         )  # fmt: skip
 
     return make
@@ -233,7 +235,7 @@ def test_not_finite_stops_with_state_and_files(make, tmp_path, what):
     assert load(tmp_path)["progress"]["epoch"] == 1
 
 
-def test_fp16_leaves_out_a_step_that_overflows(make):
+def test_fp16_leaves_out_a_step_that_overflows_and_says_so(make, caplog):
     trainer = make(amp="fp16", max_epoch=1, loss=lambda logits, labels: F.cross_entropy(logits.float(), labels))
     scale = trainer.scaler.get_scale()
     hook = trainer.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
@@ -241,8 +243,11 @@ def test_fp16_leaves_out_a_step_that_overflows(make):
     trainer._step(next(Batches().batches(0)))
     assert_equal_weights(trainer.model.state_dict(), before)
     assert trainer.scaler.get_scale() == scale / 2
+    told = f"gradients overflowed in fp16: this step is left out, the loss now scaled by {scale / 2:g}, not {scale:g}"
+    assert [r.getMessage() for r in caplog.records] == [told]
     hook.remove()
     trainer._step(next(Batches().batches(0)))
+    assert len(caplog.records) == 1
     assert not torch.equal(trainer.model.body.weight, before["body.weight"])
 
 
@@ -273,6 +278,16 @@ def test_full_memory_is_one_line(make):
     with pytest.raises(UserError, match=r"the memory is too small.*train.batch_size"):
         make(loss=loss).fit()
 
+    def loss_of_later(logits, labels):
+        steps.append(1)
+        return loss(logits, labels) if len(steps) == 3 else F.cross_entropy(logits, labels)
+
+    steps = []
+    with pytest.raises(
+        UserError, match=r"a step had 4 images a device; lower train.batch_size, now 4, or set train.amp"
+    ):
+        make(loss=loss_of_later).fit()
+
     def evaluate():
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -299,13 +314,38 @@ def test_full_disk_is_one_line_and_keeps_what_was_saved(make, tmp_path, monkeypa
     assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
 
 
-def test_full_disk_under_tensorboard_is_one_line(make):
-    class Writer:
-        def add_scalar(self, name, value, step):
-            raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_under_tensorboard_is_told_once_and_costs_nothing(make, tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode, buffering: open("/dev/full", mode, buffering))  # noqa: PTH123, SIM115
+        writer = Scalars(tmp_path, 1)
+    with writer:
+        make(writer=writer).fit()
+    assert [r.getMessage() for r in caplog.records if "No space left" in r.getMessage()] == [
+        f"cannot write {writer.path}: No space left on device; the run goes on"
+    ]
+    assert load(tmp_path)["progress"]["epoch"] == 3
 
-    with pytest.raises(UserError, match=r"TensorBoard's events .* No space left"):
-        make(writer=Writer()).fit()
+
+def test_epoch_is_saved_before_its_numbers_are_written(make, tmp_path):
+    class Writer:
+        def write(self, scalars, step):
+            assert scalars["train/accuracy"] == pytest.approx(accuracy[0])
+            assert load(tmp_path)["progress"]["epoch"] == step
+            accuracy.pop(0)
+
+    accuracy = []
+
+    def loss(logits, labels):
+        right.append(float((logits.argmax(dim=1) == labels).float().mean()))
+        if len(right) == 5:
+            accuracy.append(sum(right) / 5)
+            right.clear()
+        return F.cross_entropy(logits, labels)
+
+    right = []
+    make(writer=Writer(), loss=loss).fit()
+    assert accuracy == []
 
 
 def test_layers_that_learn_change_with_the_epoch_and_the_network_is_wrapped_anew(make):
@@ -339,3 +379,18 @@ def test_log_tells_speed_and_memory(make, caplog):
     lines = [r.getMessage() for r in caplog.records if "images/s" in r.getMessage()]
     assert [line.split("batch ")[1].split()[0] for line in lines] == ["2/5", "4/5", "5/5"]
     assert all("GiB memory" in line and "forward, backward" in line for line in lines)
+
+
+def test_an_image_counts_once_in_the_speed_however_many_steps_it_takes_part_in(make, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Stopwatch, "total", lambda watch: 2.0)
+    trainer = make(max_epoch=1, print_freq=5)
+    trainer.task.repeats = 3
+    trainer.fit()
+    assert "  10 images/s" in caplog.text  # 20 in two seconds
+
+
+def test_gradients_that_stay_zero_are_warned_of(make, caplog):
+    trainer = make(loss=lambda logits, labels: F.cross_entropy(logits.detach() + 0 * logits + 0 * logits.sum(), labels))
+    trainer.fit()
+    assert "the gradient was 0 throughout the first 2 steps in the whole network" in caplog.text

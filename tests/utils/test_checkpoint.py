@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import files
+from utils import checkpoint, files
 from utils.checkpoint import find_last, load_checkpoint, save_checkpoint, save_last
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -50,15 +50,72 @@ def test_damaged_last_falls_back_to_the_one_before_and_says_so(tmp_path, caplog,
     whole = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").unlink()
     (tmp_path / "last.pt").write_bytes(whole[: int(share * len(whole))])
-    assert find_last(tmp_path) == tmp_path / "last.1.pt"
+    path, document = find_last(tmp_path)
+    assert (path, document["value"]) == (tmp_path / "last.1.pt", 1)
     assert "last.pt" in caplog.text
     assert "the checkpoint before it" in caplog.text
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+@pytest.mark.parametrize("num_damaged", [1, 2])
+def test_kill_after_falling_back_leaves_the_good_one(tmp_path, monkeypatch, keep, num_damaged):
+    """Also in the moment in which the older ones have moved on and the new one has not yet taken its name."""
+    for value in range(3):
+        save_last(tmp_path, content(value), keep=3)
+    for name in ("last.pt", "last.1.pt")[:num_damaged]:
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(b"damaged")
+    good = 2 - num_damaged
+    assert find_last(tmp_path)[1]["value"] == good
+    make_older = checkpoint._make_older
+
+    def die(*arguments):
+        make_older(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "_make_older", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_last(tmp_path, content(9), keep=keep)
+    assert find_last(tmp_path)[1]["value"] == good
+    assert {p.name for p in tmp_path.iterdir() if "damaged" in p.name} == {
+        "last.damaged.pt", "last.1.damaged.pt"} - ({"last.1.damaged.pt"} if num_damaged == 1 else set())  # fmt: skip
+
+
+def test_lowering_how_many_are_kept_removes_older_ones(tmp_path):
+    for value in range(5):
+        save_last(tmp_path, content(value), keep=4)
+    (tmp_path / "last.damaged.pt").write_bytes(b"")
+    save_last(tmp_path, content(5), keep=2)
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "last.1.pt", "last.damaged.pt"}
+    assert [load_checkpoint(tmp_path / name)["value"] for name in ("last.pt", "last.1.pt")] == [5, 4]
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_full_disk_without_hard_links_leaves_all_as_they_were(tmp_path, monkeypatch, keep):
+    def no_links(path, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    for value in range(4):
+        save_last(tmp_path, content(value), keep=keep)
+    before = {p.name: load_checkpoint(p)["value"] for p in tmp_path.iterdir()}
+    assert before == dict(list({"last.pt": 3, "last.1.pt": 2, "last.2.pt": 1}.items())[:keep])
+
+    def full(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_last(tmp_path, content(4), keep=keep)
+    assert {p.name: load_checkpoint(p)["value"] for p in tmp_path.iterdir()} == before
 
 
 def test_all_damaged_is_told(tmp_path):
     (tmp_path / "last.pt").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(1 tried\)"):
         find_last(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -115,7 +172,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_inside_torch_save_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(files.Path, "open", lambda path, mode: open("/dev/full", mode))  # noqa: PTH123, SIM115
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match=r"cannot write .*c.pt: No space left on device$"):
         save_checkpoint(tmp_path / "c.pt", content(1))
     assert not list(tmp_path.iterdir())
 
