@@ -33,15 +33,16 @@ def server():
     server.close()
 
 
-def start_two(server: ForkServer, words: list[object], log: Path) -> list[int]:
-    """Starts two processes as torchrun does, with gloo on this machine."""
+def start_two(server: ForkServer, words: list[object], log: Path, *roots: Path) -> list[int]:
+    """Starts two processes as torchrun does, with gloo on this machine; on data of their own where roots are given."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     # as on two machines of which one took a lost one's place
     each = [{"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": 1 - rank} for rank in (0, 1)]
-    return [server.start(words, log, {**common, **own}) for own in each]
+    own_words = [["--root", root] for root in roots] or [[], []]
+    return [server.start([*words, *more], log, {**common, **own}) for own, more in zip(each, own_words, strict=True)]
 
 
 def run_two(server: ForkServer, words: list[object], log: Path) -> list[int]:
@@ -50,7 +51,7 @@ def run_two(server: ForkServer, words: list[object], log: Path) -> list[int]:
 
 
 def test_step_of_two_processes_is_the_mean_of_the_halves(server, market_root, tmp_path):
-    """One SGD step without momentum moves the weights by the mean of the halves' gradients (here in float64)."""
+    """One SGD step without momentum moves the weights by the mean of the halves' gradients."""
     lr = 0.5
     words = ["--root", market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", "model.genotype",
              "osnet", *SETTINGS, "train.optim", "sgd", "sgd.momentum", 0.0, "train.weight_decay", 0.0, "train.lr", lr,
@@ -60,20 +61,18 @@ def test_step_of_two_processes_is_the_mean_of_the_halves(server, market_root, tm
     after = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["model"]
 
     seed_everything(1)
-    child = build_child(6, Genotype.named("osnet"), width=0.25, stem_norm="batch").double()
+    child = build_child(6, Genotype.named("osnet"), width=0.25, stem_norm="batch")
     before = {name: p.detach().clone() for name, p in child.named_parameters()}
     files = sorted((market_root / "market1501" / "Market-1501-v15.09.15" / "bounding_box_train").glob("*.jpg"))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    images = torch.stack([(resize(decode_image(str(f)), 32, 16) / 255 - mean) / std for f in files]).double()
+    images = torch.stack([(resize(decode_image(str(f)), 32, 16) / 255 - mean) / std for f in files])
     labels = torch.tensor([int(f.name[:4]) - 1 for f in files])
     for half in (slice(0, 18), slice(18, 36)):  # gradients add up
         torch.nn.functional.cross_entropy(child(images[half]), labels[half]).backward()
     for name, parameter in child.named_parameters():
         expected = parameter.grad / 2
         error = ((before[name] - after[name]) / lr - expected).norm()
-        # the first layers' float32 gradients are a few percent off on images as plain as these
-        tolerance = 1e-3 if name.startswith(("classifier", "fc")) else 0.1
-        assert error < tolerance * expected.norm() + 1e-5, name
+        assert error < 0.04 * expected.norm() + 1e-5, name  # rounding alone: these images are plain
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +145,15 @@ def test_mistake_is_told_once(server, market_root, tmp_path):
     assert len(errors(tmp_path / "log")) == 1
     assert run_two(server, [*words, "train.lrr", 1], tmp_path / "log2") == [2, 2]
     assert len(errors(tmp_path / "log2")) == 1
+
+
+def test_processes_that_see_other_images_are_told(server, market_root, own_market_root, tmp_path):
+    next(own_market_root.rglob("bounding_box_test/*.jpg")).unlink()
+    words = ["data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SETTINGS]
+    pids = start_two(server, words, tmp_path / "log", market_root, own_market_root)
+    assert [server.wait(pid) for pid in pids] == [2, 2]
+    (told,) = errors(tmp_path / "log")
+    assert told.startswith("error: the processes see different images")
 
 
 def test_error_in_one_process_ends_both_with_one_line(server, own_market_root, tmp_path):

@@ -1,5 +1,6 @@
 """The other processes of a run: finding them, and ending together with them."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -101,8 +102,9 @@ class Peers:
 
     def _wait_until_heard(self) -> None:
         end = time.monotonic() + _HEARD_SEC
-        while time.monotonic() < end and not all(self._store.check([f"heard/{other}"]) for other in self._others):
-            time.sleep(0.02)
+        with contextlib.suppress(RuntimeError):  # the process that has the store has heard it, and is gone
+            while time.monotonic() < end and not all(self._store.check([f"heard/{other}"]) for other in self._others):
+                time.sleep(0.02)
 
     def _hear(self) -> int:
         """Returns the exit code that another process has announced, and tells that process so."""
