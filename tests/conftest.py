@@ -1,6 +1,7 @@
 """What all tests share: one computing thread, quiet logs between tests, and a small drawn data set."""
 
 import logging
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from main import main
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves run under nohup
 
 
 @pytest.fixture(autouse=True)
