@@ -3,32 +3,47 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from yacs.config import CfgNode
 
 from datasets.build import Data
-from default_config import flatten
+from datasets.loaders import EvalLoader, TrainLoader
+from default_config import check_same_run, flatten
+from engine.evaluator import Prepare, build_protocols
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
 from engine.optim import build_optimizer, build_scheduler
+from engine.parameters import WEIGHTS
+from engine.pictures import Pictures, choose_shown
+from engine.recalibration import recalibrate_batch_norm
+from engine.safety import explain_faults
+from engine.scorer import Scorer
 from engine.scores import Scores
-from engine.search import SearchTask, temperature_at
+from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_child import GENOTYPE, ChildNet, build_child
-from osnet_nas import SuperNet, build_supernet, compute_probabilities, sample_path_weights
-from utils.checkpoint import FORMAT, load_checkpoint, read_tensors
+from osnet_nas import SuperNet, build_supernet
+from search.gumbel import GumbelSearch
+from search.paths import GumbelSoftmax, temperature_at
+from utils.checkpoint import FORMAT, find_last, load_checkpoint, read_tensors
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.run_folder import RunFolder
 from utils.torchreid_weights import load_torchreid_weights
 
 logger = logging.getLogger(__name__)
+
+RECALIBRATION_BATCHES = 100
+DERIVED = "derived network of the search with the super-network's weights, BN statistics recalibrated; not retrained"
+TRAINED = "child network"
 
 
 @dataclass(frozen=True)
@@ -117,9 +132,87 @@ def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, i
             )
 
 
-def build_prepare(data: Data, device: torch.device) -> Callable[[Any], Tensor]:
+def build_resumed(cfg: CfgNode, folder: RunFolder) -> dict[str, Any] | None:
+    """Loads the checkpoint that ``model.resume`` names, None for a fresh start.
+
+    Raises:
+        UserError: it cannot be read, or was made under other settings.
+    """
+    if not cfg.model.resume or not folder.trains:
+        return None
+    if cfg.model.resume == "auto":
+        found = find_last(folder.checkpoints)
+        if found is None:
+            return None
+        path, checkpoint = found
+    else:
+        path = Path(cfg.model.resume)
+        checkpoint = load_checkpoint(path)
+    if "progress" not in checkpoint:
+        raise UserError(f"{path} holds a network's weights alone; start from them with model.load_weights {path}")
+    check_same_run(checkpoint["config"], cfg, path)
+    if not (folder.checkpoints / "best.pt").exists():
+        checkpoint["progress"]["best"] = -1.0  # what was best lies in another run's folder
+    return checkpoint
+
+
+def build_prepare(data: Data, device: torch.device) -> Prepare:
     """Builds what makes network input on the device from a batch."""
     return lambda batch: data.preparer(batch, device)
+
+
+def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> Scorer:
+    """Builds what scores a child as it is, and a super-network by the child that it derives."""
+    prepare, model = build_prepare(data, runtime.device), network.model
+    is_search = isinstance(model, SuperNet)
+
+    def derive() -> nn.Module:
+        assert isinstance(model, SuperNet)
+        assert data.train is not None
+        return derive_network(model, network.identity, data.train, prepare, runtime)
+
+    return Scorer(
+        label=DERIVED if is_search else TRAINED,
+        get_network=derive if is_search else lambda: model,
+        targets=data.targets,
+        prepare=prepare,
+        protocols=build_protocols(cfg),
+        runtime=runtime,
+    )
+
+
+def derive_network(
+    supernet: SuperNet, identity: Mapping[str, Any], batches: TrainLoader, prepare: Prepare, runtime: Runtime
+) -> ChildNet:
+    """Returns the child of the most probable candidates with the weights it has in the super-network.
+
+    Its batch-norm statistics are those of training images, the same in every process.
+    """
+    genotype = supernet.derive()
+    child = build_child(identity["num_classes"], genotype, identity["width"])
+    child.load_state_dict(supernet.child_state(genotype))
+    child.to(runtime.device)
+    first = islice(batches.batches(0), RECALIBRATION_BATCHES)
+    with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
+        recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
+    return child
+
+
+def build_pictures(cfg: CfgNode, data: Data) -> Pictures | None:
+    """Builds what collects and draws the pictures that ``test.visrank`` and ``test.visactmap`` ask for, if any."""
+    if not (cfg.test.visrank or cfg.test.visactmap):
+        return None
+    shown = {}
+    for name, target in data.targets.items() if cfg.test.visactmap else ():
+        samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]
+        shown[name] = EvalLoader(
+            samples,
+            batch_size=cfg.test.batch_size,
+            height=cfg.data.height,
+            width=cfg.data.width,
+            on_corrupt=cfg.data.on_corrupt,
+        )
+    return Pictures(cfg.test.visrank_topk if cfg.test.visrank else 0, shown)
 
 
 def build_trainer(
@@ -127,22 +220,22 @@ def build_trainer(
     runtime: Runtime,
     data: Data,
     network: Network,
-    evaluate: Callable[[], dict[str, Scores]],
+    scorer: Scorer,
     stop: StopRequest,
+    pictures: Pictures | None = None,
 ) -> Trainer:
-    """Builds the trainer of a search or of a child; ``evaluate`` scores the network.
+    """Builds the trainer of a search or of a child; ``pictures`` see its last evaluation.
 
     Raises:
         UserError: settings that the devices or the network rule out.
     """
-    model, train = network.model, cfg.train
     assert data.train is not None
-    if train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    model.to(runtime.device)
-    runtime.check_batch_size(train.batch_size)
-    runtime.check_sync_bn(train.sync_bn)
-    optimizer = build_optimizer(cfg, model)
+    step = build_step(cfg, runtime, data, network)
+    train = cfg.train
+
+    def evaluate() -> dict[str, Scores]:
+        is_last = trainer.progress.epoch + 1 >= train.max_epoch
+        return scorer.score(pictures if is_last else None)
 
     settings = TrainSettings(
         max_epoch=train.max_epoch,
@@ -153,18 +246,11 @@ def build_trainer(
         start_eval=cfg.test.start_eval,
         save_every_min=train.save_every_min,
         keep_checkpoints=train.keep_checkpoints,
-        amp=train.amp,
-        clip_grad_norm=train.clip_grad_norm,
     )
-    return Trainer(
-        model=model,
-        wrap=build_wrap(cfg, runtime, model),
-        task=build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task(),
-        loss=build_loss(cfg),
-        optimizer=optimizer,
-        scheduler=build_scheduler(cfg, optimizer),
+    trainer = Trainer(
+        step=step,
+        schedulers={name: build_scheduler(cfg, optimizer) for name, optimizer in step.optimizers.items()},
         batches=data.train,
-        prepare=build_prepare(data, runtime.device),
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),
@@ -174,10 +260,43 @@ def build_trainer(
         evaluate=evaluate,
         stop=stop,
     )
+    return trainer
 
 
-def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module) -> Callable[[], nn.Module]:
+def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> TrainStep:
+    """Builds the training step, the model on its device.
+
+    Raises:
+        UserError: settings that the devices or the network rule out.
+    """
+    model, train = network.model, cfg.train
+    if train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.to(runtime.device)
+    runtime.check_batch_size(train.batch_size)
+    runtime.check_sync_bn(train.sync_bn)
+    task = build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
+    return TrainStep(
+        model=model,
+        wrap=build_wrap(cfg, runtime, model, task.reaches_all),
+        task=task,
+        loss=build_loss(cfg),
+        optimizers={WEIGHTS: build_optimizer(cfg, model)},
+        prepare=build_prepare(data, runtime.device),
+        runtime=runtime,
+        amp=train.amp,
+        clip_grad_norm=train.clip_grad_norm,
+    )
+
+
+def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bool) -> Callable[[], nn.Module]:
     """Builds what makes the model as it is called: in mixed precision, over the devices at hand, compiled.
+
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        model: The bare model.
+        reaches_all: Whether each step gives every learning parameter a gradient.
 
     Raises:
         UserError: nothing would be compiled.
@@ -191,20 +310,19 @@ def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module) -> Callable[[],
 
     def wrap() -> nn.Module:
         dtype = AMP_DTYPES.get(train.amp)
-        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn)
+        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn, reaches_all)
         return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
 
     return wrap
 
 
-def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> SearchTask:
+def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
     """Builds the search from the ``nas`` settings."""
     nas = cfg.nas
     schedule = (nas.init_lmda, nas.min_lmda, nas.lmda_decay_step, nas.lmda_decay_rate, nas.fixed_lmda)
-    return SearchTask(
+    return GumbelSearch(
         supernet,
-        sample=sample_path_weights,
-        probabilities=compute_probabilities,
+        relaxation=GumbelSoftmax(),
         temperature=lambda epoch: temperature_at(epoch, *schedule),
         repeats=nas.mc_iter,
         seed=cfg.train.seed,

@@ -13,6 +13,7 @@ from utils.suggest import nearest
 CANDIDATE_NAMES = ("OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlockINv3")
 STAGES = ("conv2", "conv3", "conv4")
 BLOCK_NAMES = tuple(f"{stage}-{i}" for stage in STAGES for i in (1, 2))
+BLOCK_PATHS = tuple(f"{stage}.{i}" for stage in STAGES for i in (0, 1))  # where the blocks are in a network
 
 _FORMAT = "osnet-genotype"
 _VERSION = 1

@@ -157,8 +157,20 @@ class OSBlock(nn.Module):
         return F.relu(self.norm_outside(residual + self.downsample(x)))
 
 
+class Segment(NamedTuple):
+    """A block and the transition that follows it."""
+
+    block: nn.Module
+    pool: nn.Module | None  # what mixes the channels before height and width are halved; None: no transition
+
+    def __call__(self, x: Tensor, *choice: Tensor) -> Tensor:
+        """Maps N×C_in×H×W to N×C_out×H×W, or half of H and W after a transition; ``choice`` goes to the block."""
+        y = self.block(x, *choice)
+        return y if self.pool is None else F.avg_pool2d(self.pool(y), 2)
+
+
 class OSNetBase(nn.Module):
-    """The network around the six blocks: stem, transitions, head and classifier.
+    """The network: stem → six segments (a block and the transition after it) → head → classifier.
 
     Args:
         make_block: Makes the block number i (0–5) from (i, in_channels, out_channels).
@@ -206,22 +218,31 @@ class OSNetBase(nn.Module):
         """The six blocks in order."""
         return [block for stage in STAGES for block in getattr(self, stage)]
 
-    def embed(self, images: Tensor, block_inputs: Iterable[Sequence[Tensor]]) -> Tensor:
+    @property
+    def segments(self) -> list[Segment]:
+        """The six segments in order: training runs them in a row, a ranking walks them as a tree."""
+        after = {1: self.pool2, 3: self.pool3}
+        return [Segment(block, after.get(i)) for i, block in enumerate(self.blocks)]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Maps images (N×3×H×W, H and W at least 16) to the first segment's input, N×C×H/4×W/4."""
+        return F.max_pool2d(self.conv1(images), 3, stride=2, padding=1)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Maps the last segment's output (N×C×H'×W') to features (N×512)."""
+        return self.fc(F.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1))
+
+    def embed(self, images: Tensor, choices: Iterable[Sequence[Tensor]]) -> Tensor:
         """Computes features (N×512) from images (N×3×H×W).
 
         Args:
             images: H and W at least 16.
-            block_inputs: For each of the six blocks what it takes beside the feature map.
+            choices: For each of the six segments what its block takes beside the feature map.
         """
-        first, second, third, fourth, fifth, sixth = block_inputs
-        x = F.max_pool2d(self.conv1(images), 3, stride=2, padding=1)
-        x = self.conv2[1](self.conv2[0](x, *first), *second)
-        x = F.avg_pool2d(self.pool2(x), 2)
-        x = self.conv3[1](self.conv3[0](x, *third), *fourth)
-        x = F.avg_pool2d(self.pool3(x), 2)
-        x = self.conv4[1](self.conv4[0](x, *fifth), *sixth)
-        x = F.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1)
-        return self.fc(x)
+        x = self.stem(images)
+        for segment, choice in zip(self.segments, choices, strict=True):
+            x = segment(x, *choice)
+        return self.head(x)
 
     def output(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Returns what a forward pass gives: features in evaluation; logits, or logits and features, in training."""

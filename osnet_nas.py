@@ -1,67 +1,41 @@
 """The super-network: OSNet whose six blocks each mix all four candidates.
 
-A search draws path weights from the architecture parameters (``sample_path_weights``), runs the super-network with
-them, and in the end keeps each block's most probable candidate (``SuperNet.derive``). Drawing, mixing and derivation
-are separate on purpose: the network itself is a pure function of images and path weights.
+A search draws path weights from the architecture parameters (``search.paths``), runs the super-network with them, and
+in the end keeps each block's most probable candidate (``SuperNet.derive``). Drawing, mixing and derivation are separate
+on purpose: the network itself is a pure function of images and path weights. A mixed block of another kind is another
+class with the same ``forward`` and ``child_state``.
 
 Source: arXiv 1910.06827, section on differentiable architecture search.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
+from genotype import BLOCK_NAMES, BLOCK_PATHS, CANDIDATE_NAMES, STAGES, Genotype
 from osnet_blocks import CANDIDATES, InstanceNorm, OSBlock, OSNetBase
+from search.paths import sample_path_weights
+
+__all__ = ["MixedBlock", "SuperNet", "build_supernet", "sample_path_weights"]
 
 NUM_BLOCKS = len(BLOCK_NAMES)
 NUM_CANDIDATES = len(CANDIDATE_NAMES)
-_TINY = 1e-12
+BlockFactory = Callable[[int, int], nn.Module]  # of the channels that come in and go out: a mixed block
 
 
-def sample_path_weights(
-    alphas: Tensor,
-    temperature: float,
-    generator: Generator | None = None,
-    uniform: Tensor | None = None,
-) -> Tensor:
-    """Draws relaxed one-hot weights over every block's candidates (Gumbel softmax).
-
-    z = log(relu(α)) + g with Gumbel noise g = −log(−log u), u uniform in (0, 1); weights = softmax(z / λ).
-
-    Args:
-        alphas: Architecture parameters, (L, K); relu(alphas) is the unnormalised probability.
-        temperature: λ > 0, unitless; near one-hot as it falls to 0.
-        generator: Where the noise is drawn from (on the CPU, so that every device sees the same); default PyTorch's.
-        uniform: The noise u itself, (L, K) in [0, 1), in place of a draw.
-
-    Returns:
-        (L, K), non-negative, rows sum to 1, differentiable in ``alphas``.
-
-    Raises:
-        ValueError: ``temperature`` is not positive.
-    """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if uniform is None:
-        uniform = torch.rand(alphas.shape, generator=generator)
-    uniform = uniform.to(alphas)
-    gumbel = -torch.log(-torch.log(uniform + _TINY))
-    return F.softmax((torch.log(F.relu(alphas) + _TINY) + gumbel) / temperature, dim=-1)
-
-
-def argmax_path_weights(alphas: Tensor) -> Tensor:
-    """Returns the one-hot path weights (L, K) of the most probable candidates: what evaluation runs with."""
-    return F.one_hot(alphas.detach().argmax(dim=-1), alphas.shape[-1]).to(alphas)
-
-
-def compute_probabilities(alphas: Tensor) -> Tensor:
-    """Computes each candidate's probability, relu(α) over its sum in the block: (L, K), rows sum to 1."""
-    weights = F.relu(alphas.detach()) + _TINY
-    return weights / weights.sum(dim=-1, keepdim=True)
+def _unit_scale_state(module: nn.Module) -> dict[str, Tensor]:
+    """Returns the state of a part whose norms have no scale and shift as one whose norms have them, at 1 and 0."""
+    state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    reference = next(module.parameters())
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm | InstanceNorm):
+            channels = part.num_channels if isinstance(part, InstanceNorm) else part.num_features
+            prefix = f"{name}." if name else ""
+            state[f"{prefix}weight"] = reference.new_ones(channels)
+            state[f"{prefix}bias"] = reference.new_zeros(channels)
+    return state
 
 
 class MixedBlock(nn.Module):
@@ -77,6 +51,10 @@ class MixedBlock(nn.Module):
         """Maps N×C_in×H×W and the block's path weights (4,) to N×C_out×H×W."""
         return sum(w * candidate(x) for w, candidate in zip(weights, self.candidates, strict=True))
 
+    def child_state(self, candidate: int) -> dict[str, Tensor]:
+        """Returns the weights of a candidate, 0–3, as the state dict of a child's block."""
+        return _unit_scale_state(self.candidates[candidate])
+
 
 class SuperNet(OSNetBase):
     """The super-network; see ``build_supernet``.
@@ -86,9 +64,9 @@ class SuperNet(OSNetBase):
             path weights that are drawn from them.
     """
 
-    def __init__(self, num_classes: int, *, width: float, loss: str) -> None:
+    def __init__(self, num_classes: int, *, width: float, loss: str, make_block: BlockFactory = MixedBlock) -> None:
         super().__init__(
-            lambda _, c_in, c_out: MixedBlock(c_in, c_out),
+            lambda _, c_in, c_out: make_block(c_in, c_out),
             num_classes,
             width=width,
             stem_norm="instance",
@@ -120,32 +98,10 @@ class SuperNet(OSNetBase):
 
         A child with this state and the super-network with the path's one-hot weights compute the same function.
         """
-        state: dict[str, Tensor] = {}
-        for name, module in self.named_modules():
-            target = _child_name(name, genotype)
-            if target is None:
-                continue
-            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            state |= {f"{target}.{key}": tensor.detach().clone() for key, tensor in own}
-            channels = getattr(module, "num_channels", getattr(module, "num_features", None))
-            if isinstance(module, nn.modules.batchnorm._BatchNorm | InstanceNorm) and channels is not None:
-                state[f"{target}.weight"] = self.alphas.new_ones(channels)
-                state[f"{target}.bias"] = self.alphas.new_zeros(channels)
-        return state
-
-
-def _child_name(name: str, genotype: Genotype) -> str | None:
-    """Maps a super-network module's name to the child's, None for what the child lacks."""
-    if not name:
-        return None
-    parts = name.split(".")
-    if "candidates" not in parts:
-        return name
-    if len(parts) < 4:
-        return None
-    stage, block, _, candidate, *rest = parts
-    chosen = getattr(genotype, stage)[int(block)]
-    return ".".join([stage, block, *rest]) if CANDIDATE_NAMES[int(candidate)] == chosen else None
+        parts = {name: _unit_scale_state(part) for name, part in self.named_children() if name not in STAGES}
+        for name, block, candidate in zip(BLOCK_PATHS, self.blocks, genotype.indices, strict=True):
+            parts[name] = cast(MixedBlock, block).child_state(candidate)
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
 
 def build_supernet(num_classes: int, width: float = 1.0, loss: str = "softmax") -> SuperNet:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluation import GIB, read_status
-from build import build_network, build_trainer
+from build import build_network, build_scorer, build_trainer
 from datasets.base import Sample
 from datasets.batch_stream import Batch
 from datasets.build import Data
@@ -104,10 +104,12 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
             sources={},
         )
         (Path(folder) / "checkpoints").mkdir()
-        trainer = build_trainer(cfg, runtime, data, build_network(cfg, NUM_PIDS), dict, StopRequest(None))
+        network = build_network(cfg, NUM_PIDS)
+        scorer = build_scorer(cfg, runtime, data, network)
+        trainer = build_trainer(cfg, runtime, data, network, scorer, StopRequest(None))
         trainer.evaluate = None
         losses: list[float] = []
-        trainer.loss = _record(trainer.loss, losses)
+        trainer.step.loss = _record(trainer.step.loss, losses)
         trainer.fit()
     on_gpu = runtime.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else read_status("VmHWM") - before

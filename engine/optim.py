@@ -94,19 +94,3 @@ def build_scheduler(cfg: Any, optimizer: optim.Optimizer) -> LRScheduler:
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=train.max_epoch)
     raise ValueError(train.lr_scheduler)
-
-
-def freeze_all_but(model: nn.Module, open_layers: Sequence[str]) -> None:
-    """Lets only ``open_layers`` learn; the others' norms use and keep their running statistics."""
-    model.train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in open_layers)
-    for name, child in model.named_children():
-        child.train(name in open_layers)
-
-
-def unfreeze(model: nn.Module) -> None:
-    """Lets every layer learn again."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.train()

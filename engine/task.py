@@ -14,6 +14,11 @@ class Task:
     kind = "child"
     scored = "child network"  # whose scores an evaluation gives
     repeats = 1  # optimiser steps on each batch
+    reaches_all = True  # whether each step gives every learning parameter a gradient
+
+    def must_learn(self, name: str) -> bool:
+        """Whether the step that was just run must have given the parameter of this name a gradient, if it learns."""
+        return True
 
     def forward(self, network: nn.Module, images: Tensor) -> Any:
         """Returns what the loss takes, from images (N, 3, H, W)."""
@@ -26,7 +31,7 @@ class Task:
         """Is called after each optimiser step."""
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Writes its part of the log; returns scalars for TensorBoard."""
+        """Writes its part of the log; returns its numbers by name."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,8 @@ def make_trainer(runtime, **settings):
     names = {name.replace("__", "."): value for name, value in settings.items()}
     cfg = load_config([], {"model.name": "osnet_child", "model.width": 0.25, **names})
     data = SimpleNamespace(train=SimpleNamespace(samples=[]), preparer=None, hash_training_images=lambda: "")
-    return build_trainer(cfg, runtime, data, build_network(cfg, 4), dict, StopRequest(None))
+    scorer = SimpleNamespace(score=lambda pictures: {})
+    return build_trainer(cfg, runtime, data, build_network(cfg, 4), scorer, StopRequest(None))
 
 
 def test_compiling_under_data_parallel_is_refused():
@@ -29,8 +30,8 @@ def test_compiling_under_data_parallel_is_refused():
 
 def test_mixed_precision_is_inside_of_what_data_parallel_copies():
     trainer = make_trainer(Runtime(CPU, replicas=2), train__amp="bf16")
-    wrapped = trainer.wrap()
+    wrapped = trainer.step.wrap()
     assert isinstance(wrapped, torch.nn.DataParallel)
     assert isinstance(wrapped.module, MixedPrecision)
-    assert wrapped.module.network is trainer.model
-    assert make_trainer(Runtime(CPU)).wrap().__class__.__name__ == "ChildNet"
+    assert wrapped.module.network is trainer.step.model
+    assert make_trainer(Runtime(CPU)).step.wrap().__class__.__name__ == "ChildNet"

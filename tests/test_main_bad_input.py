@@ -197,8 +197,8 @@ def test_continuing_from_weights_alone(fails, child_checkpoint, tmp_path):
     [
         ("utils.distributed.Runtime.wrap", "osnet_child", "lower train.batch_size and test.batch_size"),
         ("build.build_supernet", "osnet_nas", "lower train.batch_size and test.batch_size"),
-        ("run.recalibrate_batch_norm", "osnet_nas", "takes 12 images at once; lower train.batch_size"),
-        ("run.evaluate_targets", "osnet_nas", "lower test.batch_size"),
+        ("build.recalibrate_batch_norm", "osnet_nas", "takes a whole batch at once; lower train.batch_size"),
+        ("engine.scorer.evaluate_targets", "osnet_nas", "lower test.batch_size"),
     ],
 )
 def test_full_memory_anywhere_is_one_line(run_main, monkeypatch, capsys, where, name, told):
@@ -215,7 +215,9 @@ def test_full_memory_anywhere_is_one_line(run_main, monkeypatch, capsys, where, 
 def test_full_memory_where_a_finished_run_is_scored_again_is_one_line(run_main, monkeypatch, capsys):
     assert run_main("train.max_epoch", 1) == 0
     capsys.readouterr()
-    monkeypatch.setattr("run.evaluate_targets", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA full")))
+    monkeypatch.setattr(
+        "engine.scorer.evaluate_targets", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA full"))
+    )
     assert run_main("train.max_epoch", 1, "model.resume", "auto") == 2
     assert capsys.readouterr().err.endswith("lower test.batch_size\n")
 
@@ -278,13 +280,13 @@ def test_loss_that_is_not_finite_stops_with_state_and_files(run_main, market_roo
 
 def test_vanished_image_stops_or_is_replaced(run_main, own_market_root, tmp_path, monkeypatch, capsys):
     vanished = first_image(own_market_root)
-    from run import introduce
+    from run import start
 
-    def introduce_then_vanish(*arguments):
-        introduce(*arguments)
+    def start_then_vanish(*arguments):
+        start(*arguments)
         vanished.unlink(missing_ok=True)
 
-    monkeypatch.setattr("run.introduce", introduce_then_vanish)
+    monkeypatch.setattr("run.start", start_then_vanish)
     assert run_main(root=own_market_root, save_dir=tmp_path / "stop") == 2
     assert str(vanished) in capsys.readouterr().err
     vanished.write_bytes(min(train_folder(own_market_root).glob("*.jpg")).read_bytes())
@@ -303,6 +305,6 @@ def test_command_line_ends_with_one_line_and_no_traceback(tmp_path):
 
 
 def test_defect_of_ours_ends_in_a_traceback(monkeypatch):
-    monkeypatch.setattr("main.run", lambda cfg, runtime, stop: 1 / 0)
+    monkeypatch.setattr("main.build_job", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([])

@@ -16,11 +16,10 @@ from osnet_nas import (
     NUM_CANDIDATES,
     MixedBlock,
     SuperNet,
-    argmax_path_weights,
     build_supernet,
-    compute_probabilities,
     sample_path_weights,
 )
+from search.paths import GumbelSoftmax
 from utils.errors import UserError
 
 
@@ -150,14 +149,14 @@ def test_draws_are_the_generators() -> None:
 
 def test_probabilities_and_argmax() -> None:
     alphas = torch.tensor([[1.0, 3.0, 0.0, -2.0], [-1.0, 0.0, -5.0, -2.0], [0.5, 0.5, 0.5, 0.5]], requires_grad=True)
-    probabilities = compute_probabilities(alphas)
+    probabilities = GumbelSoftmax().probabilities(alphas)
     expected = torch.tensor([[0.25, 0.75, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25]])
     torch.testing.assert_close(probabilities, expected, rtol=1e-6, atol=1e-9)
     assert not probabilities.requires_grad
-    weights = argmax_path_weights(alphas)
+    weights = GumbelSoftmax().most_probable(alphas)
     assert weights.tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
     assert weights.dtype == alphas.dtype and not weights.requires_grad
-    assert argmax_path_weights(alphas.double()).dtype == torch.float64
+    assert GumbelSoftmax().most_probable(alphas.double()).dtype == torch.float64
 
 
 # ---- the mixed block
@@ -326,7 +325,7 @@ def test_derive_takes_the_most_probable() -> None:
         alphas[range(6), chosen] = 1.5
         model.alphas.data.copy_(alphas)
         assert model.derive().indices == tuple(chosen)
-        assert argmax_path_weights(model.alphas).argmax(1).tolist() == chosen
+        assert GumbelSoftmax().most_probable(model.alphas).argmax(1).tolist() == chosen
 
 
 def test_derive_takes_the_first_of_equals_and_keeps_how_it_was_found() -> None:
@@ -339,7 +338,7 @@ def test_derived_and_argmax_agree_where_alphas_are_dead() -> None:
     """All α ≤ 0 are equally improbable; what evaluation runs and what is printed must still be the same network."""
     model = build_supernet(3, width=0.25)
     model.alphas.data.copy_(torch.tensor([-1.0, -0.5, -3.0, -0.1]).repeat(6, 1))
-    assert list(model.derive().indices) == argmax_path_weights(model.alphas).argmax(1).tolist()
+    assert list(model.derive().indices) == GumbelSoftmax().most_probable(model.alphas).argmax(1).tolist()
 
 
 GENOTYPES = [

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from default_config import load_config
-from engine.optim import build_optimizer, build_scheduler, freeze_all_but, group_parameters, unfreeze
+from engine.optim import build_optimizer, build_scheduler, group_parameters
+from engine.parameters import freeze_all_but, unfreeze
 from utils.errors import UserError
 
 

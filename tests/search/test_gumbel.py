@@ -6,18 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine.search import (
-    ALPHA_FLOOR,
-    SearchTask,
-    compute_entropy,
-    compute_margins,
-    recalibrate_batch_norm,
-    temperature_at,
-)
-from osnet_nas import compute_probabilities, sample_path_weights
+from engine.recalibration import recalibrate_batch_norm
+from search.gumbel import GumbelSearch
+from search.paths import GumbelSoftmax, compute_entropy, compute_margins, sample_path_weights, temperature_at
 from utils.distributed import Runtime
 
 CPU = torch.device("cpu")
+FLOOR = GumbelSoftmax().floor
 
 
 class Alphas(nn.Module):
@@ -27,8 +22,8 @@ class Alphas(nn.Module):
 
 
 def make_task(runtime=None, scope="global", seed=3, temperature=lambda epoch: 10.0):
-    return SearchTask(
-        Alphas(), sample=sample_path_weights, probabilities=compute_probabilities, temperature=temperature, repeats=1,
+    return GumbelSearch(
+        Alphas(), relaxation=GumbelSoftmax(), temperature=temperature, repeats=1,
         seed=seed, runtime=runtime or Runtime(CPU), sample_scope=scope, block_names=[f"block{i}" for i in range(6)],
         candidate_names=["a", "b", "c", "d"],
     )  # fmt: skip
@@ -105,7 +100,7 @@ def test_alphas_stay_where_they_have_a_gradient():
     with torch.no_grad():
         task.supernet.alphas[2, 1] = -3.0
     task.after_step()
-    assert float(task.supernet.alphas[2, 1].detach()) == pytest.approx(ALPHA_FLOOR)
+    assert float(task.supernet.alphas[2, 1].detach()) == pytest.approx(FLOOR)
     task.draw()[:, :, 0].sum().backward()
     assert float(task.supernet.alphas.grad[2, 1]) != 0
 
@@ -146,7 +141,7 @@ def test_alpha_out_of_reach_of_the_gradient_is_a_defect(repeat):
         detached[..., 4, 3] = True
         return sample_path_weights(torch.where(detached, alphas.detach(), alphas), *arguments)
 
-    task.sample = sample
+    task.relaxation.sample = sample
     with pytest.raises(RuntimeError, match="no gradient reaches 1 alphas: block4 d"):
         steps(task, torch.randn(6, 4, generator=torch.Generator().manual_seed(repeat)))
 
@@ -157,7 +152,7 @@ def test_alphas_of_weights_that_underflow_are_no_defect(temperature):
     for seed in range(20):
         task = make_task(seed=seed, temperature=lambda epoch: temperature)
         with torch.no_grad():
-            task.supernet.alphas[::2, 1:3] = ALPHA_FLOOR
+            task.supernet.alphas[::2, 1:3] = FLOOR
         steps(task, torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)), count=3)
 
 

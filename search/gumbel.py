@@ -1,26 +1,23 @@
-"""The search: path weights drawn at a falling temperature, alphas learnt with the shared optimiser.
+"""The paper's search: path weights drawn at a falling temperature, alphas learnt with the shared optimiser.
 
-Source: arXiv 1910.06827, section on differentiable architecture search. One deviation: an architecture parameter is
-kept at ``ALPHA_FLOOR`` or above. At 0 and below, relu(α) has no gradient, so in the published procedure a candidate
-that weight decay or one large step has pushed there can never come back.
+Source: arXiv 1910.06827, section on differentiable architecture search.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from engine.task import Task
+from search.paths import GumbelSoftmax, compute_entropy
 from utils.distributed import Runtime
 
 logger = logging.getLogger(__name__)
 
-ALPHA_FLOOR = 0.01
 STEPS_CHECKED = 2  # with a gradient, for alphas that it does not reach
 CLEARLY_DRAWN = 1e-6  # a path weight this far from 0 and 1 has a gradient well above float32's smallest numbers
-SamplePathWeights = Callable[..., Tensor]
 
 
 class HasAlphas(Protocol):
@@ -29,33 +26,12 @@ class HasAlphas(Protocol):
     alphas: nn.Parameter
 
 
-def temperature_at(
-    epoch: int, initial: float, minimum: float, decay_step: int, decay_rate: float, fixed: bool
-) -> float:
-    """Computes λ(epoch) = max(minimum, initial · decay_rate^⌊epoch / decay_step⌋); ``initial`` if fixed or step −1."""
-    if fixed or decay_step == -1:
-        return initial
-    return max(minimum, initial * decay_rate ** (epoch // decay_step))
-
-
-def compute_entropy(probabilities: Tensor) -> Tensor:
-    """Computes the entropy of each row in nats: 0 for a settled block, log K for an open one."""
-    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=-1)
-
-
-def compute_margins(probabilities: Tensor) -> Tensor:
-    """Computes by how much each row's largest probability exceeds the second, (L,) in [0, 1]."""
-    first, second = probabilities.topk(2, dim=-1).values.unbind(dim=-1)
-    return first - second
-
-
-class SearchTask(Task):
+class GumbelSearch(Task):
     """Draws path weights for each step, follows the temperature schedule, keeps the alphas alive, reports them.
 
     Args:
         supernet: Holds the alphas, (L, K).
-        sample: Draws path weights (L, K) from (alphas, temperature, generator).
-        probabilities: Computes candidates' probabilities (L, K) from alphas.
+        relaxation: Draws path weights, computes probabilities, keeps the alphas where they have a gradient.
         temperature: λ by epoch.
         repeats: Steps with fresh noise on each batch (``nas.mc_iter``).
         seed: Of the path noise.
@@ -72,8 +48,7 @@ class SearchTask(Task):
         self,
         supernet: HasAlphas,
         *,
-        sample: SamplePathWeights,
-        probabilities: Callable[[Tensor], Tensor],
+        relaxation: GumbelSoftmax,
         temperature: Callable[[int], float],
         repeats: int,
         seed: int,
@@ -82,7 +57,7 @@ class SearchTask(Task):
         block_names: Sequence[str],
         candidate_names: Sequence[str],
     ) -> None:
-        self.supernet, self.sample, self.probabilities = supernet, sample, probabilities
+        self.supernet, self.relaxation = supernet, relaxation
         self.temperature_of, self.repeats = temperature, repeats
         self.runtime, self.sample_scope = runtime, sample_scope
         self.block_names, self.candidate_names = block_names, candidate_names
@@ -105,11 +80,11 @@ class SearchTask(Task):
         """
         alphas, replicas = self.supernet.alphas, self.runtime.replicas
         if self.sample_scope == "global":
-            weights = self.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
+            weights = self.relaxation.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
         else:
             rows = alphas.expand(self.runtime.world_size * replicas, *alphas.shape)
             first = self.runtime.rank * replicas
-            weights = self.sample(rows, self.temperature, self.generator)[first : first + replicas]
+            weights = self.relaxation.sample(rows, self.temperature, self.generator)[first : first + replicas]
         if self._steps_checked < STEPS_CHECKED:
             self._drawn = ((weights > CLEARLY_DRAWN) & (weights < 1 - CLEARLY_DRAWN)).any(dim=0)
         return weights
@@ -132,7 +107,7 @@ class SearchTask(Task):
             if self._steps_checked < STEPS_CHECKED and self._drawn is not None:
                 self._check_reached(reached, self._drawn)
             self._reached = reached if self._reached is None else self._reached | reached
-        alphas.clamp_(min=ALPHA_FLOOR)
+        self.relaxation.keep_alive(alphas)
 
     def _check_reached(self, reached: Tensor, drawn: Tensor) -> None:
         """Stops at alphas without a gradient in all steps checked, though weights were drawn that let one through.
@@ -149,34 +124,34 @@ class SearchTask(Task):
             raise RuntimeError(f"no gradient reaches {len(names)} alphas: {', '.join(names[:5])}")
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Logs alphas, probabilities, entropy and temperature; returns them as scalars."""
+        """Logs alphas, probabilities, entropy and temperature; returns the numbers by name."""
         alphas = self.supernet.alphas.detach().cpu()
         self.runtime.check_equal(alphas, "architecture parameters")
-        probabilities = self.probabilities(alphas)
+        probabilities = self.relaxation.probabilities(alphas)
         entropy = compute_entropy(probabilities)
         lines = [f"temperature {self.temperature:.3g}, mean entropy {entropy.mean():.4f} nats"]
-        scalars = {"nas/temperature": self.temperature, "nas/entropy": float(entropy.mean())}
+        numbers = {"nas/temperature": self.temperature, "nas/entropy": float(entropy.mean())}
         for i, block in enumerate(self.block_names):
             cells = [
                 f"{name} {probabilities[i, k]:.3f} (α {alphas[i, k]:.3f})"
                 for k, name in enumerate(self.candidate_names)
             ]
             lines.append(f"  {block}  {'  '.join(cells)}  entropy {entropy[i]:.3f}")
-            scalars[f"nas/entropy/{block}"] = float(entropy[i])
+            numbers[f"nas/entropy/{block}"] = float(entropy[i])
             for k, name in enumerate(self.candidate_names):
-                scalars[f"nas/alpha/{block}/{name}"] = float(alphas[i, k])
-                scalars[f"nas/probability/{block}/{name}"] = float(probabilities[i, k])
+                numbers[f"nas/alpha/{block}/{name}"] = float(alphas[i, k])
+                numbers[f"nas/probability/{block}/{name}"] = float(probabilities[i, k])
         logger.info("%s", "\n".join(lines))
         if self.runtime.is_main:
             self._warn_of_dead(alphas)
-        return scalars
+        return numbers
 
     def _warn_of_dead(self, alphas: Tensor) -> None:
         """Names the candidates that are hardly drawn any more, and those that learnt nothing."""
-        at_floor = alphas <= ALPHA_FLOOR
+        at_floor = self.relaxation.find_dead(alphas)
         unreached = torch.zeros_like(at_floor) if self._reached is None else ~self._reached.cpu()
         for dead, what in (
-            (at_floor, f"is at the floor of {ALPHA_FLOOR:g}: it is hardly ever drawn"),
+            (at_floor, f"is at the floor of {self.relaxation.floor:g}: it is hardly ever drawn"),
             (unreached, "got no gradient in this epoch: it did not learn"),
         ):
             for i, k in dead.nonzero().tolist():
@@ -189,33 +164,3 @@ class SearchTask(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the noise generator."""
         self.generator.set_state(state["generator"])
-
-
-@torch.no_grad()
-def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
-    """Sets every batch norm's running statistics to their mean over the given batches of training images.
-
-    A path of a super-network has seen its running statistics mixed with those of all other paths; a score with them
-    says nothing about the path.
-
-    Args:
-        network: Called in training mode, without learning; left in evaluation mode.
-        images: Batches (N, 3, H, W) on the network's device.
-
-    Returns:
-        Number of batches.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative mean
-    network.train()
-    num_batches = 0
-    for batch in images:
-        network(batch)
-        num_batches += 1
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-    return num_batches

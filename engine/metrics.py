@@ -1,0 +1,71 @@
+"""``metrics.json``: a run's scores with what is needed to trust and repeat them."""
+
+import json
+import platform
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+
+from engine.scores import Scores
+from utils.distributed import Runtime
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What identifies a run.
+
+    Attributes:
+        experiment: Stands for all that changes what is computed, except the seed.
+        seed: Of weights, noise, batches and augmentations.
+        command: The command line that repeats it.
+        network: What the network is, in plain values.
+    """
+
+    experiment: str
+    seed: int
+    command: Sequence[str]
+    network: Mapping[str, Any]
+
+
+def format_metrics(facts: RunFacts, scored: str, scores: Mapping[str, Scores], seconds: float, runtime: Runtime) -> str:
+    """Returns the file's text.
+
+    Args:
+        facts: What identifies the run.
+        scored: What the scores are of.
+        scores: By target.
+        seconds: That the run took.
+        runtime: Where it ran.
+    """
+    document = {
+        "scored": scored,
+        "targets": {name: s.as_document() for name, s in scores.items()},
+        "model": dict(facts.network),
+        "config_hash": facts.experiment,
+        "seed": facts.seed,
+        "versions": list_versions(),
+        "command": list(facts.command),
+        "time_sec": round(seconds, 1),
+        **measure_peak_memory(runtime),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def list_versions() -> dict[str, str]:
+    """Lists the versions that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def measure_peak_memory(runtime: Runtime) -> dict[str, int]:
+    """Returns the peak so far: allocated on the process's GPU, or resident of the process."""
+    if runtime.device.type == "cuda":
+        return {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
+    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
