@@ -12,7 +12,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from datasets.build import Data
-from datasets.loaders import EvalLoader, TrainLoader
+from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
 from engine.evaluator import Prepare, build_protocols
 from engine.interrupt import StopRequest
@@ -161,19 +161,35 @@ def build_prepare(data: Data, device: torch.device) -> Prepare:
     return lambda batch: data.preparer(batch, device)
 
 
-def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> Scorer:
-    """Builds what scores a child as it is, and a super-network by the child that it derives."""
-    prepare, model = build_prepare(data, runtime.device), network.model
-    is_search = isinstance(model, SuperNet)
+def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, step: TrainStep | None = None) -> Scorer:
+    """Builds what scores a child, as it is or with the average of its weights; and a super-network by what it derives.
 
-    def derive() -> nn.Module:
-        assert isinstance(model, SuperNet)
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        data: What is tested on, and for batch-norm statistics what is trained on.
+        network: The network.
+        step: What trains it, which may keep an average; None in an evaluation.
+    """
+    prepare, model = build_prepare(data, runtime.device), network.model
+
+    def recalibrate(child: nn.Module) -> nn.Module:
+        """Sets batch-norm statistics to those of training images, the same in every process."""
         assert data.train is not None
-        return derive_network(model, network.identity, data.train, prepare, runtime)
+        child.to(runtime.device)
+        first = islice(data.train.batches(0), RECALIBRATION_BATCHES)
+        with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
+            recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
+        return child
+
+    def get_network() -> nn.Module:
+        if isinstance(model, SuperNet):
+            return recalibrate(derive_network(model, network.identity))
+        return model if step is None or step.average is None else recalibrate(step.average.module)
 
     return Scorer(
-        label=DERIVED if is_search else TRAINED,
-        get_network=derive if is_search else lambda: model,
+        label=DERIVED if isinstance(model, SuperNet) else TRAINED,
+        get_network=get_network,
         targets=data.targets,
         prepare=prepare,
         protocols=build_protocols(cfg),
@@ -181,20 +197,11 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -
     )
 
 
-def derive_network(
-    supernet: SuperNet, identity: Mapping[str, Any], batches: TrainLoader, prepare: Prepare, runtime: Runtime
-) -> ChildNet:
-    """Returns the child of the most probable candidates with the weights it has in the super-network.
-
-    Its batch-norm statistics are those of training images, the same in every process.
-    """
+def derive_network(supernet: SuperNet, identity: Mapping[str, Any]) -> ChildNet:
+    """Returns the child of the most probable candidates with the weights it has in the super-network."""
     genotype = supernet.derive()
     child = build_child(identity["num_classes"], genotype, identity["width"])
     child.load_state_dict(supernet.child_state(genotype))
-    child.to(runtime.device)
-    first = islice(batches.batches(0), RECALIBRATION_BATCHES)
-    with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
-        recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
     return child
 
 
@@ -220,18 +227,14 @@ def build_trainer(
     runtime: Runtime,
     data: Data,
     network: Network,
+    step: TrainStep,
     scorer: Scorer,
     stop: StopRequest,
     pictures: Pictures | None = None,
 ) -> Trainer:
-    """Builds the trainer of a search or of a child; ``pictures`` see its last evaluation.
-
-    Raises:
-        UserError: settings that the devices or the network rule out.
-    """
+    """Builds the loop around the step of a search or of a child; ``pictures`` see its last evaluation."""
     assert data.train is not None
-    step = build_step(cfg, runtime, data, network)
-    train = cfg.train
+    train, average = cfg.train, step.average
 
     def evaluate() -> dict[str, Scores]:
         is_last = trainer.progress.epoch + 1 >= train.max_epoch
@@ -244,6 +247,7 @@ def build_trainer(
         print_freq=train.print_freq,
         eval_freq=cfg.test.eval_freq,
         start_eval=cfg.test.start_eval,
+        eval_epochs=tuple(cfg.test.eval_epochs),
         save_every_min=train.save_every_min,
         keep_checkpoints=train.keep_checkpoints,
     )
@@ -259,6 +263,7 @@ def build_trainer(
         images=data.hash_training_images(),
         evaluate=evaluate,
         stop=stop,
+        scored_state=None if average is None else average.module.state_dict,
     )
     return trainer
 
@@ -286,6 +291,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         runtime=runtime,
         amp=train.amp,
         clip_grad_norm=train.clip_grad_norm,
+        ema_decay=train.ema_decay,
     )
 
 

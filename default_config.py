@@ -59,6 +59,11 @@ def each(check: Check) -> Check:
     return check_list
 
 
+def each_of_any(check: Check) -> Check:
+    """Applies a check to each entry of a list that may be empty."""
+    return lambda values: next(filter(None, map(check, values)), "")
+
+
 def three_numbers(values: Sequence[Any]) -> str:
     """Allows three numbers."""
     return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
@@ -142,6 +147,8 @@ KEYS: dict[str, Key] = {
     "train.compile": Key(False, "compile the network with torch.compile"),
     "train.sync_bn": Key(False, "batch norms share their statistics over torchrun's GPUs"),
     "train.clip_grad_norm": Key(0.0, "largest total gradient norm; 0: any", at_least(0)),
+    "train.ema_decay": Key(0.0, "decay per step of a child's averaged weights, which are scored; 0: no average",
+                           between(0, 0.9999)),
     "train.save_every_min": Key(30.0, "minutes between two saves inside an epoch", _positive),
     "train.keep_checkpoints": Key(2, "how many of the newest checkpoints to keep", _count),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", between(0, 1)),
@@ -165,6 +172,7 @@ KEYS: dict[str, Key] = {
     "test.evaluate": Key(False, "only evaluate model.load_weights"),
     "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, or_=-1)),
     "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
+    "test.eval_epochs": Key([], "epochs to evaluate after, besides those of test.eval_freq", each_of_any(_count)),
     "test.flip": Key(False, "features are the mean over an image and its mirror image"),
     "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
     "test.num_splits": Key(1, "splits to score of each target that has several, from data.split_id on, for mean ± std",
@@ -335,8 +343,8 @@ def _coerce(name: str, value: object, default: object) -> object:
     if isinstance(default, float) and isinstance(value, str):
         value = _parse_literal(value)  # YAML takes 1e-3 for text
     if isinstance(default, list) and isinstance(value, list | tuple):
-        return [_coerce(name, v, default[0]) for v in value]
-    if isinstance(default, list) and type(value) is type(default[0]):
+        return [_coerce(name, v, default[0] if default else 0) for v in value]
+    if isinstance(default, list) and type(value) is type(default[0] if default else 0):
         return [value]
     if isinstance(default, float) and type(value) is int:
         return float(value)
@@ -358,6 +366,8 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
+    if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
+        raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
         raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
     if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):

@@ -19,6 +19,7 @@ from build import (
     build_pictures,
     build_resumed,
     build_scorer,
+    build_step,
     build_trainer,
     check_identity,
     load_weights,
@@ -217,10 +218,11 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     if cfg.model.load_weights and checkpoint is None:
         load_weights(network, cfg.model.load_weights)
     pictures = build_pictures(cfg, data) if runtime.is_main else None
-    scorer = build_scorer(cfg, runtime, data, network)
+    step = build_step(cfg, runtime, data, network) if folder.trains else None
+    scorer = build_scorer(cfg, runtime, data, network, step)
     trainer = None
-    if folder.trains:
-        trainer = build_trainer(cfg, runtime, data, network, scorer, stop, pictures)
+    if step is not None:
+        trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluation import GIB, read_status
-from build import build_network, build_scorer, build_trainer
+from build import build_network, build_scorer, build_step, build_trainer
 from datasets.base import Sample
 from datasets.batch_stream import Batch
 from datasets.build import Data
@@ -105,8 +105,9 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
         )
         (Path(folder) / "checkpoints").mkdir()
         network = build_network(cfg, NUM_PIDS)
-        scorer = build_scorer(cfg, runtime, data, network)
-        trainer = build_trainer(cfg, runtime, data, network, scorer, StopRequest(None))
+        train_step = build_step(cfg, runtime, data, network)
+        scorer = build_scorer(cfg, runtime, data, network, train_step)
+        trainer = build_trainer(cfg, runtime, data, network, train_step, scorer, StopRequest(None))
         trainer.evaluate = None
         losses: list[float] = []
         trainer.step.loss = _record(trainer.step.loss, losses)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.evaluator import Prepare
 from engine.losses import Loss
@@ -40,6 +41,10 @@ class TrainStep:
         runtime: Device and processes.
         amp: ``off``, ``bf16`` or ``fp16``.
         clip_grad_norm: Largest total gradient norm, 0 for any.
+        ema_decay: Per step, of the weights' moving average; 0: no average is kept.
+
+    Attributes:
+        average: The model with the moving average of its weights, and the model's own batch-norm statistics.
     """
 
     def __init__(
@@ -54,11 +59,15 @@ class TrainStep:
         runtime: Runtime,
         amp: str = "off",
         clip_grad_norm: float = 0.0,
+        ema_decay: float = 0.0,
     ) -> None:
         self.model, self.wrap, self.task, self.loss = model, wrap, task, loss
         self.optimizers, self.prepare, self.runtime = dict(optimizers), prepare, runtime
         self.amp, self.clip_grad_norm = amp, clip_grad_norm
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
+        self.average: AveragedModel | None = None
+        if ema_decay > 0:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self._network = model
         self._open: Sequence[str] | None = ()  # layers that learn, None: all; (): the model is not wrapped yet
         self._gradients = GradientCheck(STEPS_CHECKED, quiet=not runtime.is_main)
@@ -97,6 +106,8 @@ class TrainStep:
             self.scaler.step(optimizer)
         update_scale(self.scaler, self.runtime)
         self.task.after_step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         watch.lap("optimiser")
         return StepResult(value, int(correct), len(labels))
 
@@ -123,6 +134,7 @@ class TrainStep:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "task": self.task.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -132,3 +144,5 @@ class TrainStep:
             optimizer.load_state_dict(state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
         self.task.load_state_dict(state["task"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

@@ -64,6 +64,7 @@ class TrainSettings:
         print_freq: Steps between two lines in the log.
         eval_freq: Epochs between two evaluations, −1 for only after the last.
         start_eval: First epoch that is evaluated, from 0.
+        eval_epochs: Epochs to evaluate after, whatever ``eval_freq`` and ``start_eval`` say.
         save_every_min: Minutes between two saves inside an epoch.
         keep_checkpoints: How many of the newest checkpoints stay.
         amp: ``off``, ``bf16`` or ``fp16``.
@@ -76,6 +77,7 @@ class TrainSettings:
     print_freq: int = 20
     eval_freq: int = -1
     start_eval: int = 0
+    eval_epochs: Sequence[int] = ()
     save_every_min: float = 30.0
     keep_checkpoints: int = 2
     amp: str = "off"

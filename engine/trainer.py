@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from engine.history import History
@@ -49,6 +50,7 @@ class Trainer:
         images: Stands for the training images; saved, and compared on resuming.
         stop: Tells whether the run was asked to stop.
         evaluate: Scores the model, None for no targets.
+        scored_state: Weights that were scored last, by name, where those are not the model's own.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class Trainer:
         images: str,
         stop: StopRequest,
         evaluate: Callable[[], dict[str, Scores]] | None = None,
+        scored_state: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.step, self.task, self.schedulers = step, step.task, dict(schedulers)
         self.batches, self.runtime, self.settings = batches, runtime, settings
         self.folder, self.identity, self.config, self.images = folder, dict(identity), dict(config), images
-        self.stop, self.evaluate = stop, evaluate
+        self.stop, self.evaluate, self.scored_state = stop, evaluate, scored_state
         self.progress = Progress()
         self.watch = Stopwatch()
         self.history: History | None = None
@@ -198,7 +201,7 @@ class Trainer:
         """Evaluates after this epoch if that is due, the epoch's work saved before; a stop signal then acts at once."""
         done, last = epoch + 1, epoch + 1 == self.settings.max_epoch
         due = self.settings.eval_freq > 0 and done >= self.settings.start_eval and done % self.settings.eval_freq == 0
-        if self.evaluate is None or not (due or last):
+        if self.evaluate is None or not (due or last or done in self.settings.eval_epochs):
             return {}
         self._pause()
         self._save()
@@ -224,7 +227,7 @@ class Trainer:
         is_best = mean_mAP > self.progress.best
         self.progress = Progress(epoch=epoch + 1, best=max(self.progress.best, mean_mAP))
         if is_best and self.runtime.is_main:  # before last.pt: a kill between the two repeats the epoch's evaluation
-            save_checkpoint(self.folder / "checkpoints" / "best.pt", self.state())
+            save_checkpoint(self.folder / "checkpoints" / "best.pt", self._best_state())
         self._save()
 
     def _save(self) -> None:
@@ -233,6 +236,13 @@ class Trainer:
         self.runtime.barrier()
         self._last_save = time.monotonic()
         self.watch.lap("saving")
+
+    def _best_state(self) -> dict[str, Any]:
+        """Returns what ``best.pt`` keeps: all of it, or where others' weights were scored those weights alone."""
+        if self.scored_state is None:
+            return self.state()
+        described = {key: value for key, value in self.state().items() if key in ("kind", "identity", "config")}
+        return {**described, "model": dict(self.scored_state())}
 
     def state(self) -> dict[str, Any]:
         """Returns all that continuing exactly needs, as tensors and plain values."""

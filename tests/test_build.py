@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from build import build_network, build_trainer
+from build import build_network, build_scorer, build_step, build_trainer
 from default_config import load_config
 from engine.interrupt import StopRequest
 from engine.mixed_precision import MixedPrecision
@@ -18,9 +18,14 @@ CPU = torch.device("cpu")
 def make_trainer(runtime, **settings):
     names = {name.replace("__", "."): value for name, value in settings.items()}
     cfg = load_config([], {"model.name": "osnet_child", "model.width": 0.25, **names})
-    data = SimpleNamespace(train=SimpleNamespace(samples=[]), preparer=None, hash_training_images=lambda: "")
-    scorer = SimpleNamespace(score=lambda pictures: {})
-    return build_trainer(cfg, runtime, data, build_network(cfg, 4), scorer, StopRequest(None))
+    data = SimpleNamespace(
+        train=SimpleNamespace(samples=[]), preparer=None, targets={}, hash_training_images=lambda: ""
+    )
+    network = build_network(cfg, 4)
+    step = build_step(cfg, runtime, data, network)
+    return build_trainer(
+        cfg, runtime, data, network, step, build_scorer(cfg, runtime, data, network), StopRequest(None)
+    )
 
 
 def test_compiling_under_data_parallel_is_refused():

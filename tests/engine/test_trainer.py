@@ -59,13 +59,23 @@ def make(tmp_path):
     """Makes trainers of one folder."""
     (tmp_path / "checkpoints").mkdir()
 
-    def make(batches=None, loss=F.cross_entropy, evaluate=None, stop=None, amp="off", clip_grad_norm=0.0, **settings):
+    def make(
+        batches=None,
+        loss=F.cross_entropy,
+        evaluate=None,
+        stop=None,
+        ema_decay=0.0,
+        amp="off",
+        clip_grad_norm=0.0,
+        **settings,
+    ):
         torch.manual_seed(0)
         net = Net()
         optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
         step = TrainStep(
             model=net, wrap=lambda: net, task=Task(), loss=loss, optimizers={"weights": optimizer},
             prepare=lambda batch: batch.images, runtime=Runtime(CPU), amp=amp, clip_grad_norm=clip_grad_norm,
+            ema_decay=ema_decay,
         )  # fmt: skip
         return Trainer(
             step=step, schedulers={"weights": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)},
@@ -415,3 +425,42 @@ def test_gradients_that_stay_zero_are_warned_of(make, caplog):
     trainer = make(loss=lambda logits, labels: F.cross_entropy(logits.detach() + 0 * logits + 0 * logits.sum(), labels))
     trainer.fit()
     assert "the gradient was 0 throughout the first 2 steps in the whole network" in caplog.text
+
+
+def test_moving_average_of_the_weights(make, tmp_path):
+    """It is what its recursion gives, also over a stop, and what is scored is what best.pt keeps."""
+    seen = []
+
+    def make_averaged(**more):
+        trainer = make(ema_decay=0.8, evaluate=scores(0.5, 0.4), eval_epochs=(1,), max_epoch=2, **more)
+        trainer.scored_state = trainer.step.average.module.state_dict
+        after = trainer.task.after_step
+
+        def note():
+            after()
+            seen.append(trainer.step.model.body.weight.detach().clone())
+
+        trainer.task.after_step = note
+        return trainer
+
+    whole = make_averaged()
+    whole.fit()
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.8 * expected + 0.2 * weight
+    averaged = whole.step.average.module.body.weight
+    assert torch.allclose(averaged, expected, atol=1e-6)
+    best = load(tmp_path, "best.pt")
+    assert "progress" not in best
+    assert not torch.equal(best["model"]["body.weight"], averaged)  # that of the first epoch was better
+
+    def fail(epoch, number):
+        if (epoch, number) == (1, 3):
+            raise UserError("broken image")
+
+    with pytest.raises(UserError):
+        make_averaged(batches=Batches(fail)).fit()
+    continued = make_averaged()
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    assert torch.equal(continued.step.average.module.body.weight, averaged)
