@@ -19,7 +19,8 @@ from PIL import Image
 
 from datasets.base import Reader, ReadOptions, Splits
 from datasets.market1501 import read_market_layout
-from datasets.synthetic_domains import DOMAINS, Camera
+from datasets.synthetic_camera import Camera
+from datasets.synthetic_domains import DOMAINS
 from datasets.synthetic_people import Draws, draw_person
 from utils.errors import UserError
 from utils.log import progress
@@ -27,7 +28,6 @@ from utils.log import progress
 logger = logging.getLogger(__name__)
 
 RENDERER_VERSION = 3  # part of the cache's name: raised with every change to what is drawn
-JPEG_QUALITY = 92
 _FIRST_TEST_PID = 5001
 _FIRST_STRANGER = 10_001  # people who are drawn as distractors, pid 0
 _PERSON, _CAMERA, _IMAGE = 1, 2, 3  # first number of a random key
@@ -188,7 +188,7 @@ def _draw(domain: str, size: SyntheticSize, tasks: Iterable[_Task], folder: Path
         person = draw_person(Draws(size.seed, _PERSON, code, task.person))
         draws = Draws(size.seed, _IMAGE, code, task.person, task.camera, task.number)
         pixels = cameras[task.camera - 1].photograph(person, draws)
-        Image.fromarray(pixels).save(folder / task.file, quality=JPEG_QUALITY)
+        Image.fromarray(pixels).save(folder / task.file, quality=DOMAINS[domain].quality)
 
 
 SYNTHETIC_READERS: dict[str, Reader] = {

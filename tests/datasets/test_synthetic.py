@@ -1,6 +1,7 @@
 """Drawn data: layout, counts, repeatability, and what happens when drawing is disturbed."""
 
 import filecmp
+import hashlib
 import re
 from collections import Counter
 from dataclasses import asdict, replace
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from datasets import synthetic
 from datasets.base import ReadOptions, check_protocol
 from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
-from datasets.synthetic_domains import DOMAINS, Camera
+from datasets.synthetic_camera import Camera
+from datasets.synthetic_domains import DOMAINS
 from utils.errors import UserError
 
 SMALL = SyntheticSize(train_ids=4, test_ids=3, cameras=2, images_per_camera=3, height=32, width=16)
@@ -138,6 +140,34 @@ def test_a_missing_image_is_noticed(tmp_path):
     Path(splits.gallery[0].path).unlink()
     with pytest.raises(UserError, match=r"holds 44 images instead of 45: delete it"):
         SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+
+
+# SHA-256 over names and contents of all images, before there were more than three domains and a list of files
+BEFORE = {
+    "a": "80aa5add8fd392914dfdd4828982367f57c00a5edb8d3969950c695b6c5e6f76",
+    "b": "cc0e79e680a1211a9e929e54066a0a7016c636592008408b2bdff63c19bd3c69",
+    "c": "0792b00be03df55fb05d16c9e59fe48262ffbacbb31e59fdee93a115fe750a9d",
+}
+
+
+@pytest.mark.skipif(features.version("libjpeg_turbo") != "3.2.0", reason="another JPEG encoder may write other bytes")
+@pytest.mark.parametrize("domain", BEFORE)
+def test_the_first_three_domains_stay_byte_for_byte(domain, tmp_path):
+    draw_domain(domain, replace(SMALL, height=128, width=64), tmp_path / domain)
+    digest = hashlib.sha256()
+    for path in sorted((tmp_path / domain).rglob("*.jpg")):
+        digest.update(path.relative_to(tmp_path / domain).as_posix().encode() + path.read_bytes())
+    assert digest.hexdigest() == BEFORE[domain]
+
+
+@pytest.mark.parametrize("domain", ["a", "d", "l"])
+def test_files_have_the_quality_of_their_domain(domain, tmp_path):
+    """The first step of luminance follows from the quality by the rule of the JPEG group's library."""
+    quality = DOMAINS[domain].quality
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    draw_domain(domain, SMALL, tmp_path / domain)
+    with Image.open(next((tmp_path / domain / "query").iterdir())) as image:
+        assert image.quantization[0][0] == (16 * scale + 50) // 100
 
 
 @pytest.mark.parametrize(
