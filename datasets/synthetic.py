@@ -160,12 +160,12 @@ def check_drawn(folder: Path, size: SyntheticSize, contents: bool = False) -> No
     Raises:
         UserError: images are missing, added or changed; the message names the first of each kind.
     """
-    advice = f"delete {folder}, and it is drawn anew"
+    anew = ", and it is drawn anew"
     drawn = {task.file for task in _list_tasks(size)}
     found = {
         f"{part}/{name}"
         for part in _PARTS
-        for name in list_image_names(folder / part, f"drawn images; {advice}", allow_empty=True)
+        for name in list_image_names(folder / part, f"drawn images; delete {folder}{anew}", allow_empty=True)
     }
     faults = {"missing": drawn - found, "added": found - drawn}
     manifest = folder / _MANIFEST
@@ -178,11 +178,11 @@ def check_drawn(folder: Path, size: SyntheticSize, contents: bool = False) -> No
             }
         else:
             logger.warning(
-                "%s has no %s, so only names of images are checked; to have one: %s", folder, _MANIFEST, advice
+                "%s has no %s: only names of images are checked; delete the folder%s", folder, _MANIFEST, anew
             )
     told = [f"{len(names)} {kind} ({min(names)!r})" for kind, names in faults.items() if names]
     if told:
-        raise UserError(f"{folder} is not as it was drawn: images {', '.join(told)}; {advice}")
+        raise UserError(f"{folder} is not as it was drawn: images {', '.join(told)}; delete the folder{anew}")
 
 
 def _is_as_listed(file: Path, listed: str, contents: bool) -> bool:
