@@ -118,7 +118,7 @@ KEYS: dict[str, Key] = {
     "synthetic.images_per_camera": Key(4, "images of a person under a camera", between(2, 1000)),
     "synthetic.height": Key(128, "height of a drawn image in pixels", between(32, 1024)),
     "synthetic.width": Key(64, "width of a drawn image in pixels", between(16, 1024)),
-    "synthetic.seed": Key(1, "seed of people, cameras and domains", between(0, 2147483647)),
+    "synthetic.seed": Key(1, "seed of people, cameras and images; a domain keeps its style", between(0, 2147483647)),
     # sampler
     "sampler.train_sampler": Key("RandomSampler", "how training batches are drawn"),
     "sampler.num_instances": Key(4, "images of an identity in a batch (RandomIdentitySampler)", at_least(2)),

@@ -54,6 +54,7 @@ class ReadOptions:
         cuhk03_labeled: CUHK03 with hand-drawn boxes instead of detected ones.
         cuhk03_classic_split: CUHK03's 20 classic splits instead of the new 767/700 protocol.
         synthetic: Size and seed of the drawn data, by key of the ``synthetic`` config group.
+        check_contents: Compare drawn images with their checksums, not with their lengths alone.
     """
 
     split_id: int = 0
@@ -61,6 +62,7 @@ class ReadOptions:
     cuhk03_labeled: bool = False
     cuhk03_classic_split: bool = False
     synthetic: dict[str, int] = field(default_factory=dict)
+    check_contents: bool = False
 
 
 Reader = Callable[[Path, ReadOptions], Splits]

@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         market1501_500k=given.market1501_500k,
         cuhk03_labeled=given.cuhk03_labeled,
         cuhk03_classic_split=given.cuhk03_classic_split,
+        check_contents=True,
     )
     try:
         check_arguments(parser, given)

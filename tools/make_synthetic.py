@@ -3,7 +3,8 @@
     python -m tools.make_synthetic --root reid-data --workers 4
     python -m tools.make_synthetic --root reid-data --train-ids 200 --domains a b --sheet people.png
 
-Training draws what is missing by itself; the images are the same. Exit code 2 after a wrong argument.
+Training draws what is missing by itself; the images are the same. What is there already is compared with its checksums.
+Exit code 2 after a wrong argument, or if images are not as they were drawn.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from datasets.base import ReadOptions, Sample
-from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
+from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, draw_domain, find_domain
 from datasets.synthetic_domains import DOMAINS
 from utils.errors import UserError
 
@@ -64,9 +65,14 @@ def _first_images(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
-    """Draws a domain unless it is there, and prints what was done."""
+    """Draws a domain unless it is there as it should be, and prints what was done.
+
+    Raises:
+        UserError: it cannot be drawn, or what is there is not as it was drawn.
+    """
     folder = find_domain(domain, size, root)
     if folder.is_dir():
+        check_drawn(folder, size, contents=True)
         print(f"{folder} is there already")
         return
     start = time.perf_counter()

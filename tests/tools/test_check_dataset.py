@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS
+from datasets import DATASETS, synthetic
 from datasets.base import ReadOptions
 from tools.check_dataset import PUBLISHED, main, published_counts
 
@@ -49,6 +50,21 @@ def test_broken_copied_and_leaked(quick: list[str], root: Path, capsys: pytest.C
         f"PROBLEM: same content in training and in the test: 1 ({root}/query/b/3_1.png = {root}/train/a/1_1.png)",
         "PROBLEM: identities in training and in the test: 1 (0)",
     ]
+
+
+def test_drawn_images_are_compared_with_their_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(synthetic.SyntheticSize, train_ids=2, test_ids=2, cameras=2, images_per_camera=2, height=32, width=16)
+    monkeypatch.setattr(synthetic, "SyntheticSize", few)
+    words = ["synthetic_e", "--root", str(tmp_path), "--quick"]
+    assert main(words) == 0
+    file = next(tmp_path.rglob("query/*.jpg"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert main(words) == 2
+    assert f"images 1 changed ('query/{file.name}'); delete" in capsys.readouterr().err
 
 
 def test_quick_does_not_decode(root: Path) -> None:

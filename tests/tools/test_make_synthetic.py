@@ -26,6 +26,18 @@ def test_draws_domains_and_a_sheet(tmp_path, capsys):
         assert image.getpixel((16, 14 + 16)) != (255, 255, 255)
 
 
+def test_what_is_there_is_checked(tmp_path, capsys):
+    words = ["--root", str(tmp_path), "--domains", "d", *SMALL]
+    assert main(words) == 0
+    image = next(tmp_path.rglob("query/*.jpg"))
+    image.write_bytes(image.read_bytes()[::-1])
+    capsys.readouterr()
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"images 1 changed ('query/{image.name}'); delete" in printed.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
