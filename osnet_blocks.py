@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from genotype import STAGES
 from utils.errors import UserError
+from utils.instance_norm import instance_norm
 
 WIDTHS: dict[float, tuple[int, int, int, int]] = {  # channels of stem, conv2, conv3, conv4
     1.0: (64, 256, 384, 512),
@@ -41,11 +42,7 @@ CANDIDATES: dict[str, NormPlacement] = {
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation: each channel of each image to mean 0, variance 1 over its pixels.
-
-    Computed as a group norm of one channel a group, which gives the same values and, unlike ``nn.InstanceNorm2d``,
-    keeps channels-last maps in channels-last.
-    """
+    """Instance normalisation: each channel of each image to mean 0, variance 1 over its pixels; keeps the layout."""
 
     def __init__(self, num_channels: int, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
@@ -56,7 +53,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises ``x`` (N×C×H×W)."""
-        return F.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)
+        return instance_norm(x, self.weight, self.bias, self.eps)
 
 
 def make_norm(kind: str, num_channels: int, affine: bool) -> nn.Module:
