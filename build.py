@@ -28,7 +28,7 @@ from engine.scores import Scores
 from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype, is_digits
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet, build_supernet
 from search.gumbel import GumbelSearch
@@ -79,6 +79,8 @@ def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
         return GENOTYPE.check(), cfg.model.stem_norm
     if choice in NAMED_STEM_NORMS:
         return Genotype.named(choice), NAMED_STEM_NORMS[choice]
+    if is_digits(choice):
+        return Genotype.from_digits(choice), cfg.model.stem_norm
     if not Path(choice).exists():
         raise UserError(f"model.genotype = {choice!r}: no such file, and the known names are {list(NAMED_STEM_NORMS)}")
     return Genotype.from_json(choice), cfg.model.stem_norm

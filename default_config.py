@@ -81,7 +81,7 @@ KEYS: dict[str, Key] = {
     "model.name": Key("osnet_nas", "osnet_nas: search; osnet_child: train a child", one_of("osnet_nas", "osnet_child")),
     "model.width": Key(1.0, "channel multiplier", one_of(1.0, 0.75, 0.5, 0.25)),
     "model.stem_norm": Key("instance", "norm of a child's first layer", one_of("instance", "batch")),
-    "model.genotype": Key("", "a genotype.json or osnet, osnet_ibn, osnet_ain; empty: GENOTYPE of osnet_child.py"),
+    "model.genotype": Key("", "a genotype.json, six digits, or osnet, osnet_ibn, osnet_ain; empty: osnet_child.py's"),
     "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
     "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
     # architecture search
@@ -93,10 +93,14 @@ KEYS: dict[str, Key] = {
     "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
                             one_of("global", "replica")),
     "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
+    "nas.held_out": Key("none", "sources' images never trained on, which judge: none; cameras (and people); a source",
+                        one_of("none", "cameras", "source")),
+    "nas.num_folds": Key(4, "parts that the sources' cameras are dealt into", between(2, 15)),
+    "nas.fold": Key(0, "which part, or which of the sources, is held out, from 0", at_least(0)),
     # data
     "data.root": Key("reid-data", "folder that holds the data sets' folders"),
     "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
-    "data.targets": Key(["market1501"], "data sets to test on", each(lambda v: "")),
+    "data.targets": Key(["market1501"], "data sets to test on; []: the sources', or with nas.held_out none"),
     "data.workers": Key(4, "processes that load images; 0: none", at_least(0)),
     "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
     "data.height": Key(256, "input height in pixels", at_least(32)),
@@ -173,6 +177,7 @@ KEYS: dict[str, Key] = {
     "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, or_=-1)),
     "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
     "test.eval_epochs": Key([], "epochs to evaluate after, besides those of test.eval_freq", each_of_any(_count)),
+    "test.style_shift": Key(False, "score targets that are sources again with each camera's style changed"),
     "test.flip": Key(False, "features are the mean over an image and its mirror image"),
     "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
     "test.num_splits": Key(1, "splits to score of each target that has several, from data.split_id on, for mean ± std",
@@ -366,6 +371,9 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
+    if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
+        raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
+                        f"{cfg.nas.num_folds - 1}")  # fmt: skip
     if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
         raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:

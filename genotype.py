@@ -19,6 +19,11 @@ _FORMAT = "osnet-genotype"
 _VERSION = 1
 
 
+def is_digits(text: str) -> bool:
+    """Whether a text is a genotype in digits, such as ``110110``."""
+    return len(text) == len(BLOCK_NAMES) and all(c in "0123" for c in text)
+
+
 @dataclass(frozen=True)
 class Genotype:
     """The candidates of the six blocks, two a stage, by name (see ``osnet_blocks.CANDIDATES``).
@@ -48,6 +53,11 @@ class Genotype:
     def indices(self) -> tuple[int, ...]:
         """The six candidates as rows of the candidate table, 0–3."""
         return tuple(CANDIDATE_NAMES.index(name) for name in self.blocks)
+
+    @property
+    def digits(self) -> str:
+        """The six candidates as digits, such as ``110110`` for OSNet-AIN: how tables and rankings name a genotype."""
+        return "".join(map(str, self.indices))
 
     def __str__(self) -> str:
         return "\n".join(f"- {block} Block={name}" for block, name in zip(BLOCK_NAMES, self.blocks, strict=True))
@@ -94,6 +104,17 @@ class Genotype:
         if name not in _NAMED:
             raise UserError(f"no published genotype {name!r}{nearest(name, _NAMED)}; known are {', '.join(_NAMED)}")
         return cls.from_blocks(_NAMED[name])
+
+    @classmethod
+    def from_digits(cls, digits: str) -> Self:
+        """Returns the genotype of six digits, rows of the candidate table.
+
+        Raises:
+            UserError: not six digits from 0 to 3.
+        """
+        if not is_digits(digits):
+            raise UserError(f"{digits!r} is no genotype: six digits from 0 to {len(CANDIDATE_NAMES) - 1}, as in 110110")
+        return cls.from_blocks([CANDIDATE_NAMES[int(digit)] for digit in digits])
 
     def to_json(self, path: str | Path) -> None:
         """Writes the genotype and how it was found as versioned JSON, all or nothing."""

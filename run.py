@@ -3,6 +3,7 @@
 ``build_job`` makes everything from the config; ``run`` then does one of three things, each readable here in order.
 """
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,8 @@ def start(job: Job) -> None:
     job.folder.prepare()
     if job.folder.trains:
         job.folder.write("config.yaml", job.config)
+    if job.data.held_out:
+        job.folder.write("holdout.json", json.dumps(job.data.held_out.facts, indent=2) + "\n")
     logger.info("%s", job.data.summary())
     logger.info("%s", describe_network(job.network, *job.input_size))
     runtime = job.runtime

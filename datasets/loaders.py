@@ -10,6 +10,7 @@ from datasets.base import Sample
 from datasets.batch_stream import Batch, BatchSource, BatchStream, ImageReader, Request
 from datasets.cache import ImageCache
 from datasets.samplers import Sampler
+from datasets.style_shift import StyleShift
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, RGB, Pipeline
 from utils.errors import UserError
 
@@ -150,6 +151,7 @@ class EvalLoader:
         world_size: int = 1,
         on_corrupt: str = "stop",
         pin_memory: bool = False,
+        shift: StyleShift | None = None,
     ) -> None:
         """Starts nothing yet: every pass starts its own workers and ends them.
 
@@ -164,9 +166,10 @@ class EvalLoader:
             on_corrupt: "stop" or "skip": what to do about an image that cannot be read. Skipping names it once; it
                 comes black and with pid −1, which no score counts.
             pin_memory: Put batches into page-locked memory, for a GPU.
+            shift: Changes the style of each camera's images.
         """
         self._on_corrupt, self._reported = "blank" if on_corrupt == "skip" else "stop", set[str]()
-        self.samples, self.batch_size = samples, batch_size
+        self.samples, self.batch_size, self._shift = samples, batch_size, shift
         self._rows = np.arange(rank, len(samples), world_size)
         self._reader, self._workers, self._pin_memory = ImageReader(samples, height, width), workers, pin_memory
 
@@ -185,4 +188,8 @@ class EvalLoader:
         source = BatchSource(self._reader, pids, None, late=False, on_corrupt=self._on_corrupt)
         stream = BatchStream(source, camids, self.batch_size, self._workers, self._pin_memory, self._reported)
         starts = range(0, len(self._rows), self.batch_size)
-        return stream.run([Request(0, at, self._rows[at : at + self.batch_size]) for at in starts])
+        batches = stream.run([Request(0, at, self._rows[at : at + self.batch_size]) for at in starts])
+        if self._shift is None:
+            return batches
+        shift = self._shift
+        return (batch._replace(images=shift(batch.images, batch.camids)) for batch in batches)

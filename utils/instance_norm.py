@@ -44,8 +44,7 @@ class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         normalised, rstd = torch.empty_like(x), _empty_statistics(x)
-        has_scale = weight is not None and bias is not None
-        result = torch.empty_like(x) if has_scale else normalised
+        result = normalised if weight is None else torch.empty_like(x)
         for part, y, r, out in _iterate_chunks(x, normalised, rstd, result):
             centred = _get_room(y, r)
             torch.sub(part, part.mean(1, keepdim=True, dtype=r.dtype), out=centred)
@@ -53,7 +52,7 @@ class _InstanceNorm(torch.autograd.Function):
             centred.mul_(r)
             if centred is not y:
                 y.copy_(centred)
-            if has_scale:
+            if weight is not None and bias is not None:
                 torch.addcmul(bias.to(y), y, weight.to(y), out=out)
         ctx.save_for_backward(normalised, rstd, weight)
         return result
