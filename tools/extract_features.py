@@ -23,8 +23,8 @@ from torch import Tensor
 from datasets.decode import CorruptImageError
 from datasets.files import is_image_name
 from feature_extractor import FeatureExtractor
-from tools.feature_table import WRITERS, Manifest, read_manifest, write_table
 from utils.errors import UserError
+from utils.feature_table import WRITERS, Manifest, read_manifest, write_table
 from utils.log import progress, start_log
 
 logger = logging.getLogger(__name__)
