@@ -39,7 +39,7 @@ from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_atomically
 from utils.log import format_duration, start_log
-from utils.plots import draw_architecture
+from utils.plots import draw_architecture, save_figure
 from utils.scalars import Scalars
 from utils.seed import seed_everything
 
@@ -290,7 +290,8 @@ def finish_search(cfg: CfgNode, runtime: Runtime, supernet: SuperNet, folder: Pa
     if not runtime.is_main:
         return
     genotype.to_json(folder / "genotype.json")
-    draw_architecture(probabilities.numpy(), BLOCK_NAMES, CANDIDATE_NAMES, folder / "architecture.png")
+    figure = draw_architecture(probabilities.numpy(), found["margins"], BLOCK_NAMES, CANDIDATE_NAMES)
+    save_figure(figure, folder / "architecture.png")
     rows = [
         f"{line}  ({', '.join(f'{n} {p:.3f}' for n, p in zip(CANDIDATE_NAMES, row.tolist(), strict=True))}; "
         f"margin {margin:.3f})"

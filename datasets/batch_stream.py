@@ -21,7 +21,7 @@ from datasets.cache import ImageCache
 from datasets.decode import CorruptImageError, decode_image, resize
 from datasets.transforms import Pipeline
 from utils.errors import UserError
-from utils.ranks import JUNK_PID
+from utils.match_ranks import JUNK_PID
 
 logger = logging.getLogger(__name__)
 

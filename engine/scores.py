@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from utils.log import format_table
+from utils.match_ranks import CameraPairs
 from utils.ranking import RankingResult
-from utils.ranks import CameraPairs
 
 
 @dataclass(frozen=True)

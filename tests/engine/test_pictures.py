@@ -68,7 +68,7 @@ def test_watching_changes_no_score(target, rerank):
 def test_lists_follow_from_the_distances(target, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "engine.pictures.draw_ranked_lists", lambda lists, title, path: drawn.update({path.stem: lists})
+        "engine.pictures.format_ranked_lists_page", lambda name, summary, sections, _: drawn.update(sections) or ""
     )
     pictures = Pictures(5)
     evaluate(target, pictures)
