@@ -38,6 +38,7 @@ def format_ranked_lists_page(
         lstrip_blocks=True,
     )
     environment.filters["file_name"] = lambda path: make_printable(PurePath(path).name)
+    environment.filters["data_uri"] = encode_data_uri
     page = environment.get_template("ranked_lists.html")
     return page.render(
         target=target,
@@ -45,12 +46,6 @@ def format_ranked_lists_page(
         sections=sections,
         distance=distance,
         orders=ORDERS,
-        thumbnail=_embed,
+        thumbnail=lambda path: read_thumbnail(path, THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH),
         progress=progress,
     )
-
-
-def _embed(path: str) -> dict[str, str | int]:
-    """Reads an image's small copy: its address and its size in px."""
-    image = read_thumbnail(path, THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH)
-    return {"uri": encode_data_uri(image), "width": image.width, "height": image.height}
