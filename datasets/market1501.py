@@ -62,5 +62,5 @@ def read_market_folder(folder: Path, name: str, *, num_cameras: int | None) -> l
         if pid != JUNK_PID:
             samples.append(Sample(path, pid, camera - 1))
     if not samples:
-        raise UserError(f"{folder} holds junk images (person -1) only: copy {name} anew")
+        raise UserError(f"{folder} holds junk images (person -1) only: copy {name} again")
     return samples

@@ -1,7 +1,7 @@
 """Pictures to look at after an evaluation: ranked lists, CMC curves, distances, activation maps.
 
-What they show is collected while the evaluation runs, in little memory (no distance matrix, no feature is kept), and
-drawn when its scores are safely on the disk.
+What they show is collected while the evaluation runs, in little memory (neither the distance matrix nor the features
+are kept), and drawn when its scores are safely on the disk.
 """
 
 import logging

@@ -193,7 +193,7 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a person's mistake."""
+    """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.check_dataset",
         description=__doc__,

@@ -68,7 +68,7 @@ def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> N
     start = time.perf_counter()
     draw_domain(domain, size, folder, workers)
     num_images = sum(1 for _ in folder.glob("*/*.jpg"))
-    print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} a second")
+    print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} per second")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets; made if missing")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="default: all")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write people × cameras × domains to this PNG")
     parser.add_argument("--sheet-identities", type=int, default=4, metavar="N", help="people in a row (default 4)")
     for name in SIZES:

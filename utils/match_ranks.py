@@ -68,8 +68,8 @@ class MatchRules:
 def find_ranks(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
     """Finds the ranks, from 1 and ascending, of the images ``matches`` of one row; ties rank in the row's order.
 
-    Only images as near as the farthest match bear on a rank. A few of those are put in order; of many, each match
-    counts the closer ones, which is quicker by far than sorting them.
+    Only images as near as the farthest match affect a rank. A few of those are put in order; of many, each match
+    counts the closer ones, which is far quicker than sorting them.
     """
     thresholds = row[matches]
     closer = row <= thresholds.max()
@@ -172,7 +172,7 @@ class CameraTable:
         self._precision, self._rank1, self._count = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
 
     def add(self, row: np.ndarray, query: int, matches: np.ndarray) -> None:
-        """Ranks the images of each camera that has a right match by themselves; arguments as in ``first_ranks``."""
+        """Ranks, for each camera with a right match, its images alone; arguments as in ``first_ranks``."""
         for column in np.unique(self._columns[matches]):
             images = self._images[column]
             here = np.searchsorted(images, matches[self._columns[matches] == column])

@@ -17,9 +17,9 @@ from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by the colour-blind too
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # the colour-blind can tell them apart too
 MARKERS = "os^Dv*P"
-SHOWN_BINS = 60  # a histogram is drawn in as many bins at least, if it has them
+SHOWN_BINS = 60  # a histogram is drawn in at least this many bins, if it has them
 MAP_COLUMNS = 4
 PIXELS_PER_INCH = 150
 SHEET_MARGIN, SHEET_TITLE = 0.3, 0.75  # inches to the left of a sheet's images, and above them for its title

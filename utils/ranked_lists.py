@@ -1,4 +1,4 @@
-"""Ranked lists of single queries, taken from a stream of distances while it passes by."""
+"""Ranked lists of single queries, taken from a stream of distances as it passes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class RankedList:
 
 
 class TopLists:
-    """Every query's nearest images as gallery indices: (Q, topk) numbers, whatever the size of the gallery.
+    """Every query's nearest images as gallery indices: (Q, topk) numbers for any size of the gallery.
 
     All queries are kept because which of them are wanted is known only when all are scored.
 

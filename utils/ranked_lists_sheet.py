@@ -13,7 +13,7 @@ from utils.ranked_lists import Neighbour, RankedList
 from utils.thumbnails import read_thumbnail, shorten
 
 RIGHT, WRONG, QUERY = "#1a7f37", "#cf222e", "#59636e"
-SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is shown so far
+SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is cut there
 # inches
 BOX_HEIGHT, BOX_WIDTH, PITCH, CAPTION = 1.7, 0.98, 1.22, 0.56
 GAP = 0.3  # beside the neighbours

@@ -185,7 +185,7 @@ def test_long_name_loses_its_middle():
     assert shorten("\udcff\n.jpg", 12) == r"\udcff\n.jpg"
 
 
-def test_unreadable_image_is_told(tmp_path):
+def test_unreadable_image_is_reported(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     for path in (broken, tmp_path / "missing.jpg"):
