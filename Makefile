@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 demo: $(VENV)/run.txt  ## search, retrain and compare on drawn data; results in demo/
 	$(RUN) -m tools.demo
 
-test: $(VENV)/dev.txt  ## all tests, one process a core
+test: $(VENV)/dev.txt  ## all tests, one process per core
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 lint: $(VENV)/dev.txt  ## style, types, spelling

@@ -26,11 +26,11 @@ def is_digits(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Genotype:
-    """The candidates of the six blocks, two a stage, by name (see ``osnet_blocks.CANDIDATES``).
+    """The candidates of the six blocks, two per stage, by name (see ``osnet_blocks.CANDIDATES``).
 
-    ``str(genotype)`` is the paper's form, one line a block; ``repr(genotype)`` is what is pasted into
+    ``str(genotype)`` is the paper's form, one line per block; ``repr(genotype)`` is what is pasted into
     ``osnet_child.py``. Names are checked where a genotype is used or loaded (``check``), so that a slip in an edited
-    line is told as a person's mistake.
+    line is reported as a user error.
 
     Attributes:
         conv2: First and second block at a quarter of the input's height and width.

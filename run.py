@@ -42,7 +42,7 @@ from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
-from utils.plots import draw_architecture
+from utils.plots import draw_architecture, save_figure
 from utils.run_folder import EVALUATION_LOG, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
@@ -151,8 +151,8 @@ def decide(job: Job, supernet: SuperNet) -> None:
         return
     path = job.folder.path / "genotype.json"
     genotype.to_json(path)
-    picture = job.folder.path / "architecture.png"
-    draw_architecture(get_probabilities(genotype), BLOCK_NAMES, CANDIDATE_NAMES, picture)
+    figure = draw_architecture(get_probabilities(genotype), genotype.found["margins"], BLOCK_NAMES, CANDIDATE_NAMES)
+    save_figure(figure, job.folder.path / "architecture.png")
     logger.info("found architecture:\n%s", format_decision(genotype))
     logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", path)
     logger.info("GENOTYPE = %r", genotype)

@@ -32,8 +32,8 @@ class Splits:
         extra_train: Images that join ``train`` under ``combineall`` only, besides query and gallery (MSMT17's
             validation part).
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
-        split_ids: All values of ``split_id`` whose splits are of the same kind as this one, rising, for a mean over
-            them; where either of two cameras can ask, those in which the same one does. Empty: there is one split.
+        split_ids: All values of ``split_id`` whose splits are of the same kind as this one, ascending, for a mean over
+            them; where either of two cameras can be the query, those with the same one. Empty: there is one split.
     """
 
     train: Sequence[Sample]
@@ -66,7 +66,7 @@ class ReadOptions:
 
 
 Reader = Callable[[Path, ReadOptions], Splits]
-"""Reads one data set below the root that the person gave; raises UserError where files are missing or wrong."""
+"""Reads one data set below the root that the user gave; raises UserError where files are missing or wrong."""
 
 
 def training_samples(splits: Splits, combineall: bool) -> list[Sample]:
@@ -136,7 +136,7 @@ def require_images(folder: Path, splits: Splits) -> Splits:
     """
     for part, samples in (("training", splits.train), ("query", splits.query), ("gallery", splits.gallery)):
         if not samples:
-            raise UserError(f"{folder} has no {part} image: copy the data set anew")
+            raise UserError(f"{folder} has no {part} image: copy the data set again")
     return splits
 
 

@@ -49,7 +49,7 @@ class Preparer:
             if self.pipeline is None:
                 raise ValueError("the batch carries augmentation parameters, the Preparer has no pipeline for them")
             images = self.pipeline.apply(images, batch.params)
-        out = images.to(torch.float32)  # by itself: a sum of two types is slow on the CPU
+        out = images.to(torch.float32)  # a step of its own: a sum of two types is slow on the CPU
         for channel, (shift, scale) in enumerate(zip(self.shift, self.scale, strict=True)):
             torch.add(torch.full((), shift, device=device), out[:, channel], alpha=scale, out=out[:, channel])
         return out.contiguous(memory_format=self.memory_format)
@@ -58,8 +58,8 @@ class Preparer:
 class TrainLoader:
     """Augmented training batches.
 
-    What a batch holds is a function of the seed, the epoch and the batch's number alone: not of the number of workers,
-    nor of where the epoch was started. Of a batch over several processes, each gets a contiguous part, so that
+    What a batch holds is a function of the seed, the epoch and the batch's number alone, not of the number of workers
+    or of where the epoch was started. Of a batch over several processes, each gets a contiguous part, so that
     RandomIdentitySampler's K images of an identity, and RandomDomainSampler's of a camera, stay together; only
     ``random_patch`` sees which part it works on.
     """
@@ -81,12 +81,12 @@ class TrainLoader:
         pin_memory: bool = False,
         augment_on_device: bool = False,
     ) -> None:
-        """Starts nothing yet: workers start with the first batch and live until the loader goes.
+        """Starts nothing yet: workers start with the first batch and live as long as the loader.
 
         Args:
             samples: Labelled training images.
             sampler: Their order.
-            batch_size: Images a step over all processes; the rest of an epoch that fills no batch is left out.
+            batch_size: Images per step over all processes; the rest of an epoch that fills no batch is left out.
             height: Input size, px.
             width: Input size, px.
             pipeline: Augmentations.
@@ -122,7 +122,7 @@ class TrainLoader:
         self._stream = BatchStream(source, camids, self.share, workers, pin_memory, set())
 
     def __len__(self) -> int:
-        """The number of batches an epoch."""
+        """The number of batches per epoch."""
         return len(self.sampler) // self.batch_size
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:

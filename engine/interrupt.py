@@ -20,7 +20,7 @@ class Interrupted(BaseException):
 
     Attributes:
         exit_code: What the process should end with.
-        is_told: Whether another process of the run says so already.
+        is_told: Whether another process of the run reports it already.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -52,11 +52,11 @@ class StopRequest:
     A signal raises ``Interrupted`` wherever the program is, except inside of ``held()``: there it is remembered, and
     whoever holds it asks ``received`` at a place where the run is saved. A second signal of the same number ends the
     process at once, as without a listener. (Of the same number, because torchrun follows a Ctrl-C by SIGTERM.) Forked
-    processes, such as those that load images, are deaf to what they inherit; so is a run under nohup to SIGHUP.
+    processes, such as those that load images, ignore these signals; a run under nohup ignores SIGHUP.
 
     Args:
         last: Where the run's newest checkpoint goes, for the line that says how to continue; None for no such file.
-        announce: Say on stderr that a held signal was heard.
+        announce: Say on stderr that a held signal was received.
     """
 
     def __init__(self, last: Path | None = None, announce: bool = True) -> None:
@@ -108,7 +108,7 @@ class StopRequest:
         return EXIT_CODES[self.received] if self.received else 0
 
     def interrupted(self, exit_code: int) -> Interrupted:
-        """Makes the exception that ends the run and says how to continue; other signals change it no more."""
+        """Makes the exception that ends the run and says how to continue; later signals do not change it."""
         self._leaving = True
         if self.last is not None and self.last.exists():
             return Interrupted(f"stopped; continue with: model.resume {self.last}", exit_code)

@@ -48,7 +48,7 @@ def advise_batch_size(runtime: Runtime, num_images: int, amp: str, ran_before: b
         error: What ended the step; what the step held must be free by now.
     """
     batch_size, num_devices = num_images * runtime.world_size, runtime.world_size * runtime.replicas
-    told = f"a step had {math.ceil(num_images / runtime.replicas)} images a device"
+    told = f"a step had {math.ceil(num_images / runtime.replicas)} images per device"
     other = ", or set train.amp bf16" if amp == "off" else ""
     if runtime.device.type != "cuda":
         return f"{told}; lower train.batch_size, now {batch_size}{other}"

@@ -1,4 +1,4 @@
-"""A person's mistakes: one clear line on stderr, exit code 2, and nothing half-written."""
+"""User errors: one clear line on stderr, exit code 2, and nothing half-written."""
 
 import json
 import os

@@ -129,7 +129,7 @@ def _print_network(network: TorchreidNetwork) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
+    """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.convert_weights",
         description=__doc__,

@@ -12,7 +12,7 @@ from datasets.decode import decode_image
 from datasets.integrity import find_broken
 
 KINDS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM"]
-SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be told from the file
+SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be read off the file
 
 
 def encode(kind: str, side: int = 32, mode: str = "RGB") -> bytes:

@@ -48,14 +48,14 @@ def test_full_memory_is_told_from_other_errors():
     ("runtime", "memory", "ran_before", "told"),
     [
         # 10 of the 8 + 9 − 1 GiB that 64 images would have taken are there: 64 · 10 / 16
-        (Runtime(GPU), [(1, 8)], True, "a step had 64 images a device; lower train.batch_size from 64 to 40, or set"),
-        (Runtime(GPU, replicas=2), [(1, 3), (1, 8)], True, "had 32 images a device; .* from 64 to 40"),
+        (Runtime(GPU), [(1, 8)], True, "a step had 64 images per device; lower train.batch_size from 64 to 40, or set"),
+        (Runtime(GPU, replicas=2), [(1, 3), (1, 8)], True, "had 32 images per device; .* from 64 to 40"),
         (Runtime(GPU, replicas=2), [(1, 3), (1, 7.8)], True, "from 64 to 40"),  # 40.5 is no multiple of two
-        (Runtime(GPU, 1, 3), [(1, 8)], True, "had 64 images a device; .* from 192 to 120"),
+        (Runtime(GPU, 1, 3), [(1, 8)], True, "had 64 images per device; .* from 192 to 120"),
         (Runtime(GPU), [(1, 9.5)], False, "from 64 to 32"),  # it had come no further than this
         (Runtime(GPU), [(1, 1.5)], True, "from 64 to 63"),  # the memory is in pieces
         (Runtime(GPU), [(10.9, 10.95)], True, "lower data.height and data.width or model.width, or set train.amp bf16"),
-        (Runtime(CPU), [], True, "had 64 images a device; lower train.batch_size, now 64, or set train.amp bf16"),
+        (Runtime(CPU), [], True, "had 64 images per device; lower train.batch_size, now 64, or set train.amp bf16"),
     ],
 )
 def test_largest_batch_that_should_fit(gpus, runtime, memory, ran_before, told):

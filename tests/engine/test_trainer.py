@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 
 class Batches:
-    """Five batches an epoch; a hook sees where the pass is."""
+    """Five batches per epoch; a hook sees where the pass is."""
 
     samples = tuple(SimpleNamespace(path=f"{i}.jpg") for i in range(20))
 
@@ -297,7 +297,7 @@ def test_full_memory_is_one_line(make):
 
     steps = []
     with pytest.raises(
-        UserError, match=r"a step had 4 images a device; lower train.batch_size, now 4, or set train.amp"
+        UserError, match=r"a step had 4 images per device; lower train.batch_size, now 4, or set train.amp"
     ):
         make(loss=loss_of_later).fit()
 

@@ -98,7 +98,7 @@ def test_sheet(root: Path, tmp_path: Path) -> None:
 def test_sheet_marks_a_broken_image(
     content: bytes | None, quick: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its cell is empty but for a cross; the other image is drawn, and the problems are told as without a sheet."""
+    """Its cell is empty but for a cross; the other image is drawn, and the problems are reported as without a sheet."""
     broken, file = root / "query/b/1_1.png", tmp_path / "sheet.png"
     damaged = bytearray(broken.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF

@@ -32,8 +32,8 @@ class Manifest:
 
     Attributes:
         files: Where each image lies.
-        paths: How the person named it.
-        columns: Further values by the column's name, one an image, as text.
+        paths: How the user named it.
+        columns: Further values by the column's name, one per image, as text.
     """
 
     files: Sequence[str]
@@ -51,7 +51,7 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         UserError: it cannot be read, is in another encoding, holds a NUL byte or has no such column, a column's name
-            is missing, twice there or taken by the table, a line has too few or too many values, or there is no line.
+            is missing, there twice or taken by the table, a line has too few or too many values, or there is no line.
     """
     try:
         header, *lines = list(csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)) or [[]]
@@ -74,7 +74,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _read_text(path: Path) -> str:
-    """Reads a manifest's text; file names in it that are no UTF-8 pass through as they are."""
+    """Reads a manifest's text; file names in it that are not UTF-8 pass through as they are."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -120,7 +120,7 @@ def _write_npz(file: BinaryIO, features: NDArray[np.float32], manifest: Manifest
 
 
 def _write_csv(file: BinaryIO, features: NDArray[np.float32], manifest: Manifest) -> None:
-    """Writes a line an image; nine digits give each float32 back exactly."""
+    """Writes one line per image; nine digits give each float32 back exactly."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["path", *manifest.columns, *(f"f{i}" for i in range(features.shape[1]))])

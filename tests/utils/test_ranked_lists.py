@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.histogram import NUM_BINS, DistanceHistogram
-from utils.neighbours import TopLists, choose_queries, find_nearest, watch_blocks
+from utils.match_ranks import MatchRules
+from utils.ranked_lists import TopLists, choose_queries, find_nearest, watch_blocks
 from utils.ranking import evaluate_distmat
-from utils.ranks import Protocol
 
 
 def make_ranking(seed=0, num_query=23, num_gallery=61, levels=20):
@@ -23,7 +23,7 @@ def make_ranking(seed=0, num_query=23, num_gallery=61, levels=20):
 
 def watch(distmat, labels, topk, rows=7):
     lists, histogram = TopLists(len(distmat), topk), DistanceHistogram()
-    blocks = list(watch_blocks(torch.from_numpy(distmat).split(rows), Protocol(*labels), lists, histogram))
+    blocks = list(watch_blocks(torch.from_numpy(distmat).split(rows), MatchRules(*labels), lists, histogram))
     return lists, histogram, torch.cat(blocks).numpy()
 
 

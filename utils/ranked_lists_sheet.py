@@ -1,28 +1,27 @@
-"""Ranked lists as a sheet of pictures: a line a query, its nearest gallery images beside it."""
+"""Ranked lists as a sheet of images: one line per query, its nearest gallery images beside it."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from utils.neighbours import Neighbour, RankedList
-from utils.plots import save_figure
-from utils.thumbnails import make_printable, read_thumbnail
+from utils.plots import PIXELS_PER_INCH, SHEET_MARGIN, SHEET_TITLE, place_image, start_sheet
+from utils.ranked_lists import Neighbour, RankedList
+from utils.thumbnails import read_thumbnail, shorten
 
 RIGHT, WRONG, QUERY = "#1a7f37", "#cf222e", "#59636e"
-SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is shown so far
+SHEET_COLUMNS = 10  # neighbours that fit beside a query; a longer list is cut there
 # inches
-BOX_HEIGHT, BOX_WIDTH, PITCH, CAPTION, MARGIN, TITLE = 1.7, 0.98, 1.22, 0.56, 0.2, 0.7
-GAP = 0.25  # beside the neighbours
+BOX_HEIGHT, BOX_WIDTH, PITCH, CAPTION = 1.7, 0.98, 1.22, 0.56
+GAP = 0.3  # beside the neighbours
 MIN_WIDTH = 6.0  # for the title
-PIXELS_PER_INCH = 150
 NAME_LENGTH = 24
 
 
-def draw_ranked_lists(lists: Sequence[RankedList], title: str, path: Path) -> None:
+def draw_ranked_lists(lists: Sequence[RankedList], title: str) -> Figure:
     """Draws ranked lists; reads their images.
 
     Right matches have a tick and a solid frame, wrong ones a cross and a dashed frame. Where no right match is shown,
@@ -31,30 +30,23 @@ def draw_ranked_lists(lists: Sequence[RankedList], title: str, path: Path) -> No
     Args:
         lists: At least one.
         title: Above the sheet, one or two lines.
-        path: PNG file to write.
 
     Raises:
         UserError: an image cannot be read.
     """
     columns = min(SHEET_COLUMNS, max(len(ranked.neighbours) for ranked in lists))
-    width = max(MIN_WIDTH, 2 * MARGIN + 2 * GAP + (columns + 2) * PITCH)
-    height = TITLE + len(lists) * (BOX_HEIGHT + CAPTION) + MARGIN
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.text(MARGIN, MARGIN, title, fontsize=11, va="top", parse_math=False)
+    width = max(MIN_WIDTH, SHEET_MARGIN + 2 * GAP + (columns + 2) * PITCH)
+    figure, axes = start_sheet(width, SHEET_TITLE + len(lists) * (BOX_HEIGHT + CAPTION), title)
     for line, ranked in enumerate(lists):
-        _draw_line(axes, ranked, columns, TITLE + line * (BOX_HEIGHT + CAPTION))
-    axes.set_xlim(0, width)  # one unit is an inch
-    axes.set_ylim(height, 0)
-    save_figure(figure, path)
+        _draw_line(axes, ranked, columns, SHEET_TITLE + line * (BOX_HEIGHT + CAPTION))
+    return figure
 
 
 def _draw_line(axes: Axes, ranked: RankedList, columns: int, top: float) -> None:
     query = f"query  AP {ranked.average_precision:.2%}\nid {ranked.pid}, camera {ranked.camid}"
-    _draw_image(axes, ranked.path, query, MARGIN, top, QUERY, "solid")
+    _draw_image(axes, ranked.path, query, SHEET_MARGIN, top, QUERY, "solid")
     shown = ranked.neighbours[:columns]
-    first_left = MARGIN + PITCH + GAP
+    first_left = SHEET_MARGIN + PITCH + GAP
     for column, neighbour in enumerate(shown):
         _draw_neighbour(axes, neighbour, first_left + column * PITCH, top)
     if ranked.first_match.rank > len(shown):
@@ -73,20 +65,10 @@ def _draw_image(axes: Axes, path: str, caption: str, left: float, top: float, co
     scale = min(BOX_WIDTH / image.width, BOX_HEIGHT / image.height) * 0.94
     x = left + (BOX_WIDTH - image.width * scale) / 2
     y = top + (BOX_HEIGHT - image.height * scale) / 2
-    extent = (x, x + image.width * scale, y + image.height * scale, y)
-    axes.imshow(np.asarray(image), extent=extent, aspect="auto", interpolation="bilinear")
+    place_image(axes, np.asarray(image), x, y, image.width * scale, image.height * scale)
     axes.add_patch(Rectangle((left, top), BOX_WIDTH, BOX_HEIGHT, fill=False, lw=2, ec=colour, ls=style))
     heading, rest = caption.split("\n", 1)
     below = top + BOX_HEIGHT + 0.04
     axes.text(left, below, heading, fontsize=8, weight="bold", color=colour, va="top")
     rest = f"{rest}\n{shorten(PurePath(path).name, NAME_LENGTH)}"
     axes.text(left, below + 0.145, rest, fontsize=6, color="#333333", va="top", parse_math=False)
-
-
-def shorten(name: str, length: int) -> str:
-    """Cuts the middle out of a name of more than ``length`` characters; what is left can be drawn."""
-    name = make_printable(name)
-    if len(name) <= length:
-        return name
-    kept = length - 1
-    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"

@@ -7,16 +7,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from datasets.decode import decode_image
 from utils.errors import UserError
-from utils.histogram import DistanceHistogram
-from utils.neighbours import Neighbour, RankedList
-from utils.plots import draw_activation_maps, draw_cmc, draw_distances
-from utils.rank_page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, format_rank_page
-from utils.rank_sheet import draw_ranked_lists, shorten
-from utils.thumbnails import read_thumbnail
+from utils.plots import save_figure
+from utils.ranked_lists import Neighbour, RankedList
+from utils.ranked_lists_page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, format_ranked_lists_page
+from utils.ranked_lists_sheet import draw_ranked_lists
+from utils.thumbnails import read_thumbnail, shorten
 
 VOID = {"meta", "img", "br", "link"}
 NASTY = "a & b <i>\"'$x_y$ c.jpg"
@@ -67,7 +67,7 @@ def ranked(tmp_path):
 
 
 def test_page_is_well_formed_and_says_what_it_shows(ranked):
-    page = format_rank_page("mar<key>", {"mAP": "12.0%"}, {"best": [ranked], "random": []}, "cosine distance")
+    page = format_ranked_lists_page("mar<key>", {"mAP": "12.0%"}, {"best": [ranked], "random": []}, "cosine distance")
     parser = parse(page)
     text = "".join(parser.text)
     assert page.startswith("<!DOCTYPE html>")
@@ -85,7 +85,7 @@ def test_page_is_well_formed_and_says_what_it_shows(ranked):
 
 
 def test_images_are_embedded_small_and_described(ranked):
-    parser = parse(format_rank_page("x", {}, {"best": [ranked]}, "cosine distance"))
+    parser = parse(format_ranked_lists_page("x", {}, {"best": [ranked]}, "cosine distance"))
     images = [attributes for tag, attributes in parser.elements if tag == "img"]
     assert [i["alt"] for i in images] == [
         "Query: identity 7, camera 1",
@@ -105,7 +105,7 @@ def test_images_are_embedded_small_and_described(ranked):
 
 
 def test_page_needs_nothing_from_outside(ranked):
-    page = format_rank_page("x", {}, {"best": [ranked], "worst": [ranked]}, "cosine distance")
+    page = format_ranked_lists_page("x", {}, {"best": [ranked], "worst": [ranked]}, "cosine distance")
     for tag, attributes in parse(page).elements:
         for name in EXTERNAL & attributes.keys():
             assert attributes[name].startswith(("#", "data:")), (tag, name)
@@ -116,76 +116,58 @@ def test_page_needs_nothing_from_outside(ranked):
 def test_shown_first_match_is_not_repeated(ranked):
     first = Neighbour(1, ranked.path, 7, 2, 0.1, True)
     found = RankedList(ranked.path, 7, 1, 1.0, 1, (first,), first)
-    text = "".join(parse(format_rank_page("x", {}, {"best": [found]}, "cosine distance")).text)
+    text = "".join(parse(format_ranked_lists_page("x", {}, {"best": [found]}, "cosine distance")).text)
     assert text.count("✓ 1") == 1
 
 
-def size_in_inches(path):
-    """Opens a PNG and checks that something is drawn in it."""
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        assert np.asarray(image.convert("L")).std() > 1
-        return image.width / 150, image.height / 150
+def render(figure):
+    """Draws a figure; returns its pixels, (H, W, 3) float."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(float)
 
 
-def test_sheet_grows_with_its_lists(ranked, tmp_path):
-    draw_ranked_lists([ranked], "one $ & <title>", tmp_path / "one.png")
-    draw_ranked_lists([ranked] * 3, "three", tmp_path / "three.png")
-    (width, one), (same_width, three) = (size_in_inches(tmp_path / f"{n}.png") for n in ("one", "three"))
-    assert width == same_width == pytest.approx(6, abs=0.02)
-    assert three - one == pytest.approx(2 * 2.26, abs=0.02)
+def test_sheet_grows_with_its_lists(ranked):
+    one, three = draw_ranked_lists([ranked], "one $ & <title>"), draw_ranked_lists([ranked] * 3, "three")
+    (width, height), (same_width, height_of_three) = one.get_size_inches(), three.get_size_inches()
+    assert width == same_width == pytest.approx(6)
+    assert height_of_three - height == pytest.approx(2 * 2.26)
+    assert render(one).std() > 1
 
 
-def test_sheet_shows_frames_in_colour_and_style(ranked, tmp_path):
-    draw_ranked_lists([ranked], "x", tmp_path / "sheet.png")
-    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+def test_sheet_shows_frames_in_colour_and_style(ranked):
+    pixels = render(draw_ranked_lists([ranked], "x"))
     wrong, right = (np.abs(pixels - colour).sum(axis=2) < 30 for colour in ((0xCF, 0x22, 0x2E), (0x1A, 0x7F, 0x37)))
     # frames are two pictures wide against one; dashes leave more than a quarter of a wrong one's line open
     assert 0 < wrong.sum() < 2 * 0.75 * right.sum()
 
 
-def test_long_list_is_cut_in_the_sheet(ranked, tmp_path):
+def test_long_list_is_cut_in_the_sheet(ranked):
     neighbours = tuple(Neighbour(i, ranked.path, 8, 0, 0.5, False) for i in range(1, 16))
     long = RankedList(ranked.path, 7, 1, 0.1, 1, neighbours, ranked.first_match)
-    draw_ranked_lists([long], "x", tmp_path / "sheet.png")
-    assert size_in_inches(tmp_path / "sheet.png")[0] == pytest.approx(0.9 + 12 * 1.22, abs=0.02)
+    assert draw_ranked_lists([long], "x").get_size_inches()[0] == pytest.approx(0.9 + 12 * 1.22)
 
 
-def test_cmc_and_distances_are_drawn(tmp_path):
-    draw_cmc({"a $b$": np.linspace(0.5, 1, 50), "c": np.ones(50)}, tmp_path / "cmc.png")
-    assert size_in_inches(tmp_path / "cmc.png") == pytest.approx((7, 4.8), abs=0.02)
-    histogram = DistanceHistogram()
-    histogram.add(np.array([0.1, 0.5, 0.7], dtype=np.float32), np.array([0]), np.array([], dtype=int))
-    draw_distances(histogram, "Distances on $x$", "cosine distance", tmp_path / "distances.png")
-    assert size_in_inches(tmp_path / "distances.png") == pytest.approx((7, 4.2), abs=0.02)
-
-
-def test_distances_all_equal_are_drawn(tmp_path):
-    histogram = DistanceHistogram()
-    histogram.add(np.zeros(3, dtype=np.float32), np.array([0]), np.array([], dtype=int))
-    draw_distances(histogram, "x", "cosine distance", tmp_path / "distances.png")
-    assert size_in_inches(tmp_path / "distances.png") == pytest.approx((7, 4.2), abs=0.02)
-
-
-def test_activation_sheet_has_three_pictures_an_image(tmp_path):
-    images = np.full((5, 32, 16, 3), 200, dtype=np.uint8)
-    maps = np.tile(np.linspace(0, 1, 32)[:, None], (5, 1, 16))
-    draw_activation_maps(images, maps, ["$a\nb"] * 5, "title", tmp_path / "sheet.png")
-    width, height = size_in_inches(tmp_path / "sheet.png")
-    assert width == pytest.approx(4 * (3 * 0.8 + 0.3) + 0.3, abs=0.02)
-    assert height == pytest.approx(2 * 2.1 + 0.75, abs=0.02)
-
-
-def test_names_that_are_no_utf8_are_shown(ranked, tmp_path):
-    """A file name of other bytes comes from the system with surrogates, which neither a page nor a sheet can hold."""
-    path = str(tmp_path / os.fsdecode(b"K\xf6ln <1>.png"))
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (os.fsdecode(b"K\xf6ln <1>.png"), r"K\udcf6ln <1>.png"),
+        ("a\nb\r\t\x1b[31m.png", r"a\nb\r\t\x1b[31m.png"),
+        ("gpj.\u202e\u2028\x85.png", r"gpj.\u202e\u2028\x85.png"),
+        ("行人 😀.png", "行人 😀.png"),
+    ],
+    ids=["no UTF-8", "control characters", "marks that change the order or break lines", "glyphs that a font may lack"],
+)
+def test_every_name_is_shown(name, shown, tmp_path):
+    """In one line, on the page and on the sheet, whose saving gives no warning."""
+    path = str(tmp_path / name)
     Image.new("RGB", (32, 64), "blue").save(path)
     first = Neighbour(1, path, 7, 2, 0.1, True)
     found = RankedList(path, 7, 1, 1.0, 1, (first,), first)
-    page = format_rank_page("x", {}, {"best": [found]}, "cosine distance").encode().decode()
-    assert "".join(parse(page).text).count("K?ln <1>.png") == 2
-    draw_ranked_lists([found], "x", tmp_path / "sheet.png")
-    size_in_inches(tmp_path / "sheet.png")
+    page = format_ranked_lists_page("x", {}, {"best": [found]}, "cosine distance").encode().decode()
+    assert [text.strip() for text in parse(page).text].count(shown) == 2
+    for ending in ("png", "svg"):
+        save_figure(draw_ranked_lists([found], "x"), tmp_path / f"sheet.{ending}")
 
 
 def test_sixteen_bit_grey_is_not_white(tmp_path):
@@ -200,10 +182,10 @@ def test_sixteen_bit_grey_is_not_white(tmp_path):
 def test_long_name_loses_its_middle():
     assert shorten("short.jpg", 9) == "short.jpg"
     assert shorten("0123456789.jpg", 9) == "0123….jpg"
-    assert shorten("\udcff\udcf6.jpg", 9) == "??.jpg"
+    assert shorten("\udcff\n.jpg", 12) == r"\udcff\n.jpg"
 
 
-def test_unreadable_image_is_told(tmp_path):
+def test_unreadable_image_is_reported(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     for path in (broken, tmp_path / "missing.jpg"):

@@ -1,4 +1,4 @@
-"""The ranks of the right matches of one query, and what the protocols make of them.
+"""The ranks of one query's right matches, and which gallery images count for it.
 
 ``utils.ranking`` states the rules and puts these pieces together.
 """
@@ -18,7 +18,7 @@ SORTED_PER_MATCH = 32  # candidates; sorting so many costs less than counting on
 Labels = Tensor | np.ndarray | Sequence[int]
 
 
-class Protocol:
+class MatchRules:
     """Which gallery images are right for a query, and which do not count."""
 
     def __init__(self, query_pids: Labels, gallery_pids: Labels, query_camids: Labels, gallery_camids: Labels) -> None:
@@ -29,7 +29,7 @@ class Protocol:
             ("gallery", self.gallery_pids, self.gallery_camids),
         ):
             if len(pids) != len(camids):
-                raise UserError(f"{len(pids)} {name} pids but {len(camids)} {name} camids; give one of each an image")
+                raise UserError(f"{len(pids)} {name} pids but {len(camids)} {name} camids; give one of each per image")
             if not len(pids):
                 raise UserError(f"no {name} images; the test needs at least one")
         self.junk = np.flatnonzero(self.gallery_pids == JUNK_PID)
@@ -39,13 +39,13 @@ class Protocol:
         self._last = np.searchsorted(ordered, self.query_pids, side="right")
 
     def check_sizes(self, num_query: int, num_gallery: int) -> None:
-        """Raises UserError if there is not one label an image."""
+        """Raises UserError unless there is one label per image."""
         for name, count, pids in (
             ("query", num_query, self.query_pids),
             ("gallery", num_gallery, self.gallery_pids),
         ):
             if count != len(pids):
-                raise UserError(f"{count} {name} images but {len(pids)} {name} pids; give one pid an image")
+                raise UserError(f"{count} {name} images but {len(pids)} {name} pids; give one pid per image")
 
     def check_matches(self) -> None:
         """Raises UserError if no query has a right match."""
@@ -68,8 +68,8 @@ class Protocol:
 def find_ranks(row: np.ndarray, matches: np.ndarray) -> np.ndarray:
     """Finds the ranks, from 1 and ascending, of the images ``matches`` of one row; ties rank in the row's order.
 
-    Only images as near as the farthest match bear on a rank. A few of those are put in order; of many, each match
-    counts the closer ones, which is quicker by far than sorting them.
+    Only images as near as the farthest match affect a rank. A few of those are put in order; of many, each match
+    counts the closer ones, which is far quicker than sorting them.
     """
     thresholds = row[matches]
     closer = row <= thresholds.max()
@@ -94,14 +94,14 @@ def compute_average_precision(ranks: np.ndarray) -> float:
 
 
 class SingleShotDraws:
-    """CUHK03's old protocol: the rank of a query's match among one random image an identity.
+    """CUHK03's old protocol: the rank of a query's match among one random image per identity.
 
     A draw orders all gallery images at random, the same for all queries; an identity shows the first of its images
     that the query may see.
     """
 
-    def __init__(self, protocol: Protocol, seed: int) -> None:
-        self._pids = protocol.gallery_pids
+    def __init__(self, rules: MatchRules, seed: int) -> None:
+        self._pids = rules.gallery_pids
         generator = np.random.default_rng(seed)
         self._priorities = [generator.permutation(len(self._pids)) for _ in range(NUM_SINGLE_SHOT_DRAWS)]
         self._drawn = [self._draw(priority) for priority in self._priorities]
@@ -164,15 +164,15 @@ class CameraPairs:
 class CameraTable:
     """Sums scores over the cells of (query camera, gallery camera)."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        self._query_camids, self._rows = np.unique(protocol.query_camids, return_inverse=True)
-        self._gallery_camids, self._columns = np.unique(protocol.gallery_camids, return_inverse=True)
+    def __init__(self, rules: MatchRules) -> None:
+        self._query_camids, self._rows = np.unique(rules.query_camids, return_inverse=True)
+        self._gallery_camids, self._columns = np.unique(rules.gallery_camids, return_inverse=True)
         self._images = [np.flatnonzero(self._columns == column) for column in range(len(self._gallery_camids))]
         shape = (len(self._query_camids), len(self._gallery_camids))
         self._precision, self._rank1, self._count = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
 
     def add(self, row: np.ndarray, query: int, matches: np.ndarray) -> None:
-        """Ranks the images of each camera that has a right match by themselves; arguments as in ``first_ranks``."""
+        """Ranks, for each camera with a right match, its images alone; arguments as in ``first_ranks``."""
         for column in np.unique(self._columns[matches]):
             images = self._images[column]
             here = np.searchsorted(images, matches[self._columns[matches] == column])

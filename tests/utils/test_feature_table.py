@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.feature_table import Manifest, read_manifest, write_table
 from utils.errors import UserError
+from utils.feature_table import Manifest, read_manifest, write_table
 
 FEATURES = np.array([[0.1, 1e-30, 3.4028235e38], [1 / 3, 0.0, 16777217.0]], np.float32)
 

@@ -1,4 +1,4 @@
-"""Ranked lists of single queries, taken from a stream of distances while it passes by."""
+"""Ranked lists of single queries, taken from a stream of distances as it passes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.histogram import DistanceHistogram
-from utils.ranks import Protocol, find_ranks
+from utils.match_ranks import MatchRules, find_ranks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RankedList:
 
 
 class TopLists:
-    """Every query's nearest images as gallery indices: (Q, topk) numbers, whatever the size of the gallery.
+    """Every query's nearest images as gallery indices: (Q, topk) numbers for any size of the gallery.
 
     All queries are kept because which of them are wanted is known only when all are scored.
 
@@ -103,13 +103,13 @@ def find_nearest(row: np.ndarray, count: int) -> np.ndarray:
 
 
 def watch_blocks(
-    blocks: Iterable[Tensor], protocol: Protocol, lists: TopLists, histogram: DistanceHistogram
+    blocks: Iterable[Tensor], rules: MatchRules, lists: TopLists, histogram: DistanceHistogram
 ) -> Iterator[Tensor]:
     """Passes a distance matrix's blocks of rows on, unchanged but on the CPU, and keeps what pictures need of them.
 
     Args:
         blocks: (rows, G) each, in the queries' order.
-        protocol: Which images count for which query.
+        rules: Which images count for which query.
         lists: Filled with each query's nearest images.
         histogram: Filled with the distances of right matches and of other identities.
     """
@@ -117,9 +117,9 @@ def watch_blocks(
     for block in blocks:
         on_cpu = block.detach().cpu()
         for distances in on_cpu.numpy():
-            matches, left_out = protocol.split_identity(query)
+            matches, left_out = rules.split_identity(query)
             if len(matches):
-                ignored = np.union1d(left_out, protocol.junk)
+                ignored = np.union1d(left_out, rules.junk)
                 histogram.add(distances, matches, ignored)
                 row = distances.copy()
                 row[ignored] = np.inf
