@@ -244,6 +244,7 @@ def build_trainer(
 
     settings = TrainSettings(
         max_epoch=train.max_epoch,
+        batch_size=train.batch_size,
         fixbase_epoch=train.fixbase_epoch,
         open_layers=tuple(train.open_layers),
         print_freq=train.print_freq,

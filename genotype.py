@@ -16,7 +16,7 @@ BLOCK_NAMES = tuple(f"{stage}-{i}" for stage in STAGES for i in (1, 2))
 BLOCK_PATHS = tuple(f"{stage}.{i}" for stage in STAGES for i in (0, 1))  # where the blocks are in a network
 
 _FORMAT = "osnet-genotype"
-_VERSION = 1
+_VERSION = 2  # since 2 ``found`` says of each block whether it is decided; 1 is read as well
 
 
 def is_digits(text: str) -> bool:
@@ -141,8 +141,8 @@ class Genotype:
             raise UserError(f"{path} is not a genotype file: not valid JSON ({error})") from error
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise UserError(f'{path} is not a genotype file: it lacks "format": "{_FORMAT}"')
-        if document.get("version") != _VERSION:
-            raise UserError(f"{path}: genotype version {document.get('version')!r}; this program reads {_VERSION}")
+        if document.get("version") not in range(1, _VERSION + 1):
+            raise UserError(f"{path}: genotype version {document.get('version')!r}; this program reads 1 to {_VERSION}")
         missing = [stage for stage in STAGES if stage not in document]
         if missing:
             raise UserError(f"{path}: genotype lacks {', '.join(missing)}")

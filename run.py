@@ -5,9 +5,10 @@
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from build import (
 )
 from datasets.build import Data, build_loaders, build_targets
 from default_config import config_hash
+from engine.history import FILE_NAME as HISTORY_NAME
+from engine.history import read_history
 from engine.interrupt import StopRequest
-from engine.metrics import RunFacts, format_metrics
+from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
 from engine.pictures import Pictures
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
@@ -36,13 +39,17 @@ from engine.trainer import Trainer
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
-from search.decide_argmax import describe_alphas, format_decision, get_probabilities
+from search.answer import RANKING_NAME, Answer, write_ranking
+from search.decide_argmax import decide_argmax
 from search.paths import GumbelSoftmax
+from search.report import write_report
+from search.report.figures import draw_grid
+from search.report.page import ReportData, Trajectories, say_how_sure
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
-from utils.plots import draw_architecture, save_figure
+from utils.plots import save_figure
 from utils.run_folder import EVALUATION_LOG, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
@@ -101,7 +108,12 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
     """Trains the super-network, keeps each block's most probable candidate, scores the network that this derives."""
     start(job)
     scores = train(trainer)
-    decide(job, supernet)
+    costs = {
+        "seconds": trainer.seconds,
+        "image_passes": trainer.image_passes,
+        "peak_memory_bytes": measure_peak_memory(job.runtime),
+    }
+    conclude(job, decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs))
     report(job, scores)
 
 
@@ -143,19 +155,38 @@ def train(trainer: Trainer) -> dict[str, Scores]:
     return trainer.fit()
 
 
-def decide(job: Job, supernet: SuperNet) -> None:
-    """Saves, draws and prints the found architecture."""
-    alphas = supernet.alphas.detach().cpu()
-    genotype = supernet.derive({**describe_alphas(alphas, GumbelSoftmax()), **job.found})
+def conclude(job: Job, answer: Answer) -> None:
+    """Saves, draws and prints a search's answer."""
     if not job.folder.writes:
         return
-    path = job.folder.path / "genotype.json"
-    genotype.to_json(path)
-    figure = draw_architecture(get_probabilities(genotype), genotype.found["margins"], BLOCK_NAMES, CANDIDATE_NAMES)
-    save_figure(figure, job.folder.path / "architecture.png")
-    logger.info("found architecture:\n%s", format_decision(genotype))
-    logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", path)
+    folder = job.folder.path
+    genotype = replace(answer.genotype, found=answer.as_found(job.found))
+    genotype.to_json(folder / "genotype.json")
+    write_ranking(folder / RANKING_NAME, answer.scores)
+    save_figure(draw_grid(answer), folder / "architecture.png")
+    command = shlex.join(("python", *job.facts.command))
+    data = ReportData(command, job.config, {**job.found, **list_versions()}, collect_trajectories(folder))
+    write_report(folder / "report.html", answer, data)
+    logger.info("found architecture:\n%s", answer.format())
+    for sentence in (say_how_sure(answer), *answer.caution):
+        logger.info("%s", sentence)
+    logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", folder / "genotype.json")
     logger.info("GENOTYPE = %r", genotype)
+
+
+def collect_trajectories(folder: Path) -> list[Trajectories]:
+    """Collects what a search's report shows over time: loss, and each block's leading probability."""
+    history = read_history(folder / HISTORY_NAME)
+    found = [Trajectories("Training loss", "epoch", "loss", {"loss": [(h["epoch"], h["train/loss"]) for h in history]})]
+    if history and "nas/entropy" in history[0]:
+        leading = {
+            block: [
+                (h["epoch"], max(h[f"nas/probability/{block}/{name}"] for name in CANDIDATE_NAMES)) for h in history
+            ]
+            for block in BLOCK_NAMES
+        }
+        found.append(Trajectories("Probability of each block's leading candidate", "epoch", "probability", leading))
+    return found if history else []
 
 
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
@@ -236,6 +267,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         "width": cfg.model.width,
         "seed": cfg.train.seed,
         "config_hash": facts.experiment,
+        "training_images": data.hash_training_images(),
     }
     size = (cfg.data.height, cfg.data.width)
     return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torchvision
 
+from engine.memory import list_devices
 from engine.scores import Scores
 from utils.distributed import Runtime
 
@@ -50,7 +51,7 @@ def format_metrics(facts: RunFacts, scored: str, scores: Mapping[str, Scores], s
         "versions": list_versions(),
         "command": list(facts.command),
         "time_sec": round(seconds, 1),
-        **measure_peak_memory(runtime),
+        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": measure_peak_memory(runtime),
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -64,8 +65,8 @@ def list_versions() -> dict[str, str]:
     }
 
 
-def measure_peak_memory(runtime: Runtime) -> dict[str, int]:
-    """Returns the peak so far: allocated on the process's GPU, or resident of the process."""
+def measure_peak_memory(runtime: Runtime) -> int:
+    """Returns this process's peak so far in bytes: allocated on its fullest GPU, or resident."""
     if runtime.device.type == "cuda":
-        return {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
-    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return max(torch.cuda.max_memory_allocated(device) for device in list_devices(runtime))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -59,6 +59,7 @@ class TrainSettings:
 
     Attributes:
         max_epoch: Epochs in all.
+        batch_size: Images per batch over all processes.
         fixbase_epoch: First epochs in which only ``open_layers`` learn.
         open_layers: Names of the model's direct children.
         print_freq: Steps between two lines in the log.
@@ -72,6 +73,7 @@ class TrainSettings:
     """
 
     max_epoch: int
+    batch_size: int
     fixbase_epoch: int = 0
     open_layers: Sequence[str] = ("classifier",)
     print_freq: int = 20

@@ -77,6 +77,18 @@ class Trainer:
         self.watch = Stopwatch()
         self.history: History | None = None
         self._last_save = time.monotonic()
+        self._started, self._seconds_before = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, over all starts, from this object's making on."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def image_passes(self) -> int:
+        """How many images have passed forward and backward so far, over all processes; repeats count."""
+        per_batch = self.settings.batch_size * self.task.repeats
+        return self._count_steps() * per_batch
 
     def fit(self) -> dict[str, Scores]:
         """Trains to the last epoch and returns the scores of the final evaluation ({} without one).
@@ -251,6 +263,7 @@ class Trainer:
             "identity": self.identity,
             "config": self.config,
             "images": self.images,
+            "seconds": self.seconds,
             "progress": asdict(self.progress),
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
             "random": capture_random_states(),
@@ -263,6 +276,7 @@ class Trainer:
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.progress = Progress(**state["progress"])
+        self._seconds_before = float(state.get("seconds", 0.0))
         if state["images"] != self.images:
             self.progress = Progress(epoch=self.progress.epoch, best=self.progress.best)
             logger.warning("the training images are not those of the saved run; epoch %d starts anew with them",

@@ -1,34 +1,60 @@
 """The paper's decision: each block keeps its most probable candidate."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genotype import CANDIDATE_NAMES, Genotype
+from search.answer import Answer, BlockAnswer
 from search.paths import GumbelSoftmax, compute_margins
 
-
-def describe_alphas(alphas: Tensor, relaxation: GumbelSoftmax) -> dict[str, Any]:
-    """Returns what a search knows at its end, as plain values: alphas, probabilities (6, 4), margins (6,)."""
-    probabilities = relaxation.probabilities(alphas)
-    return {
-        "alphas": alphas.tolist(),
-        "probabilities": probabilities.tolist(),
-        "margins": compute_margins(probabilities).tolist(),
-    }
+DECIDED_ABOVE = 0.5  # a candidate that is more probable than all others together
+CAUTION = (
+    "One search has no error of its own: repeat it with other seeds and compare them (python -m tools.agreement).",
+    "The probabilities were learnt on the people and cameras that the weights were learnt on.",
+)
 
 
-def format_decision(genotype: Genotype) -> str:
-    """Sets the found architecture in the paper's form, each block's probabilities and margin beside it."""
-    found = genotype.found
-    lines = []
-    for line, row, margin in zip(str(genotype).splitlines(), found["probabilities"], found["margins"], strict=True):
-        cells = ", ".join(f"{name} {p:.3f}" for name, p in zip(CANDIDATE_NAMES, row, strict=True))
-        lines.append(f"{line}  ({cells}; margin {margin:.3f})")
-    return "\n".join(lines)
+def decide_argmax(alphas: Tensor, genotype: Genotype, costs: Mapping[str, float]) -> Answer:
+    """Makes the answer of a search by its architecture parameters.
+
+    A block is called decided where one candidate is more probable than all others together.
+
+    Args:
+        alphas: Architecture parameters, (6, 4).
+        genotype: The most probable candidates.
+        costs: See ``Answer``.
+    """
+    probabilities = GumbelSoftmax().probabilities(alphas.double())
+    margins = compute_margins(probabilities)
+    blocks = []
+    for row, margin, candidate in zip(probabilities.tolist(), margins.tolist(), genotype.blocks, strict=True):
+        is_decided = row[CANDIDATE_NAMES.index(candidate)] > DECIDED_ABOVE
+        reason = f"margin {margin:.3f}" if is_decided else f"margin {margin:.3f}, no candidate above {DECIDED_ABOVE:g}"
+        blocks.append(BlockAnswer(candidate, is_decided, reason, row))
+    return Answer(
+        method="gumbel",
+        genotype=genotype,
+        blocks=blocks,
+        value_name="probability",
+        scores=score_all(probabilities),
+        score_name="log probability of all six candidates together",
+        not_worse=[],
+        costs=costs,
+        caution=CAUTION,
+        details={
+            "alphas": alphas.tolist(),
+            "probabilities": probabilities.tolist(),
+            "margins": margins.tolist(),
+        },
+    )
 
 
-def get_probabilities(genotype: Genotype) -> np.ndarray:
-    """Returns the candidates' probabilities (6, 4) that a found genotype was decided by."""
-    return np.array(genotype.found["probabilities"])
+def score_all(probabilities: Tensor) -> np.ndarray:
+    """Computes the log of the product of six probabilities for each of the 4,096 genotypes, (4096,) float64."""
+    total = torch.zeros(1, dtype=torch.float64)
+    for row in probabilities.double().log():
+        total = (total[:, None] + row).flatten()
+    return total.numpy()

@@ -64,38 +64,42 @@ def place_image(axes: Axes, image: np.ndarray, left: float, top: float, width: f
 
 
 def draw_architecture(
-    probabilities: np.ndarray, margins: Sequence[float], block_names: Sequence[str], candidate_names: Sequence[str]
+    values: np.ndarray,
+    chosen: Sequence[int],
+    labels: Sequence[str],
+    candidate_names: Sequence[str],
+    value_name: str,
+    half_widths: np.ndarray | None = None,
 ) -> Figure:
-    """Draws a search's result: every candidate's probability, the chosen ones framed, each block's margin.
+    """Draws a search's result: what every candidate is worth in each block, the chosen ones framed.
 
     Args:
-        probabilities: (L, K), rows sum to 1.
-        margins: (L,), by how much a block's most probable candidate leads.
-        block_names: L names in the order of the network.
+        values: (L, K).
+        chosen: L candidates, 0 … K − 1.
+        labels: L texts below the blocks, in the order of the network.
         candidate_names: K names.
+        value_name: What the values are.
+        half_widths: Of the values' intervals, (L, K); None: there are none.
     """
-    num_blocks, num_candidates = probabilities.shape
-    figure = Figure(figsize=(1.5 * num_blocks + 2, 0.62 * num_candidates + 1.6), layout="constrained")
+    num_blocks, num_candidates = values.shape
+    figure = Figure(figsize=(1.6 * num_blocks + 2, 0.7 * num_candidates + 1.7), layout="constrained")
     axes = figure.add_subplot()
-    shades = axes.imshow(
-        probabilities.T, cmap="Blues", vmin=0, vmax=max(0.5, float(probabilities.max())), aspect="auto"
-    )
-    chosen = probabilities.argmax(axis=1)
+    low, high = float(values.min()), float(values.max())
+    top = max(high, low + 2 * max(high - low, 1e-9))  # differences between equal candidates stay pale
+    axes.imshow(values.T, cmap="Blues", vmin=low, vmax=top, aspect="auto")
     for block in range(num_blocks):
         for candidate in range(num_candidates):
-            value = probabilities[block, candidate]
-            axes.text(
-                block, candidate, f"{value:.3f}", ha="center", va="center", fontsize=10,
-                color="white" if value > 0.6 * shades.get_clim()[1] else "#333333",
-                weight="bold" if candidate == chosen[block] else "normal",
-            )  # fmt: skip
+            text = f"{values[block, candidate]:.3f}"
+            if half_widths is not None:
+                text += f"\n± {half_widths[block, candidate]:.3f}"
+            weight = "bold" if candidate == chosen[block] else "normal"
+            axes.text(block, candidate, text, ha="center", va="center", fontsize=9, color="#222222", weight=weight)
         axes.add_patch(Rectangle((block - 0.47, chosen[block] - 0.46), 0.94, 0.92, fill=False, lw=2.5, ec="#d95f02"))
-    labels = [f"{name}\nmargin {margin:.3f}" for name, margin in zip(block_names, margins, strict=True)]
     axes.set_xticks(range(num_blocks), labels)
     axes.set_yticks(range(num_candidates), candidate_names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("Candidates' probabilities, input to the left; framed: the found architecture", fontsize=11)
+    axes.set_title(f"{value_name}, input to the left; framed: the found architecture", fontsize=11)
     return figure
 
 

@@ -80,7 +80,8 @@ def make(tmp_path):
         return Trainer(
             step=step, schedulers={"weights": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)},
             batches=batches or Batches(), runtime=Runtime(CPU),
-            settings=TrainSettings(**{"max_epoch": 3, **settings}), folder=tmp_path, identity={"name": "net"},
+            settings=TrainSettings(**{"max_epoch": 3, "batch_size": 4, **settings}),
+            folder=tmp_path, identity={"name": "net"},
             config={"a": 1}, images="hash", evaluate=evaluate,
             stop=stop or StopRequest(tmp_path / "checkpoints" / "last.pt"),
         )  # fmt: skip

@@ -32,15 +32,17 @@ def make_histogram(distances):
     return histogram
 
 
-def test_architecture_shows_every_probability_and_margin():
-    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.15, 0.75]])
-    figure = draw_architecture(probabilities, [0.2, 0.6], ["conv2.0", "conv2.1"], ["a", "b", "c"])
-    assert size_in_inches(figure) == pytest.approx((5, 3.46))
-    assert texts_in(figure) == ["0.500", "0.300", "0.200", "0.100", "0.150", "0.750"]
+@pytest.mark.parametrize("has_intervals", [False, True])
+def test_architecture_shows_every_value_and_frames_the_chosen(has_intervals):
+    values = np.array([[0.5, 0.3, 0.2], [0.1, 0.15, 0.75]])
+    half_widths = np.full((2, 3), 0.01) if has_intervals else None
+    figure = draw_architecture(values, [0, 1], ["conv2-1\nopen", "conv2-2"], ["a", "b", "c"], "worth", half_widths)
+    shown = [f"{value:.3f}" + ("\n± 0.010" if has_intervals else "") for value in values.flatten()]
+    assert texts_in(figure) == shown
     labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-    assert labels == ["conv2.0\nmargin 0.200", "conv2.1\nmargin 0.600"]
+    assert labels == ["conv2-1\nopen", "conv2-2"]
     frames = [(round(frame.get_x()), round(frame.get_y())) for frame in figure.axes[0].patches]
-    assert frames == [(0, 0), (1, 2)]
+    assert frames == [(0, 0), (1, 1)]
 
 
 def test_cmc_is_drawn_in_percent():
