@@ -85,6 +85,16 @@ KEYS: dict[str, Key] = {
     "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
     "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
     # architecture search
+    "nas.method": Key("gumbel", "gumbel: the paper's; design: a designed experiment", one_of("gumbel", "design")),
+    "nas.design.recipe": Key("child_short.yaml", "config file by which a design trains children"),
+    "nas.design.runs": Key(32, "trainings of the orthogonal array", one_of(32, 64)),
+    "nas.design.extra_runs": Key(0, "trainings of further architectures, drawn at random", between(0, 4000)),
+    "nas.design.confirm": Key(6, "architectures that are trained anew, three times each, to choose the best; 0: none",
+                              between(0, 4096)),
+    "nas.design.jobs": Key(1, "trainings at a time on this machine", _count),
+    "nas.design.cluster": Key("", "train on a Ray cluster: auto, or its HOST:PORT; empty: on this machine"),
+    "nas.design.gpus_per_run": Key(1.0, "GPUs for each training on a Ray cluster; below 1 several share one",
+                                   at_least(0)),
     "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
     "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", _positive),
     "nas.min_lmda": Key(1.0, "lowest temperature", _positive),
@@ -374,6 +384,9 @@ def _check_together(cfg: CfgNode) -> None:
     if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
         raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
+    if cfg.nas.method == "design" and cfg.nas.held_out == "none":
+        raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
+                        "or source")  # fmt: skip
     if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
         raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:

@@ -5,10 +5,9 @@
 
 import json
 import logging
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,26 @@ from build import (
     check_identity,
     load_weights,
 )
+from build_design import build_design
 from datasets.build import Data, build_loaders, build_targets
 from default_config import config_hash
-from engine.history import FILE_NAME as HISTORY_NAME
-from engine.history import read_history
 from engine.interrupt import StopRequest
 from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
 from engine.pictures import Pictures
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
-from search.answer import RANKING_NAME, Answer, write_ranking
 from search.decide_argmax import decide_argmax
+from search.design import DesignedSearch
+from search.ending import collect_budgets, collect_trajectories, conclude, list_trials
 from search.paths import GumbelSoftmax
-from search.report import write_report
-from search.report.figures import draw_grid
-from search.report.page import ReportData, Trajectories, say_how_sure
+from search.report import ReportData
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
-from utils.plots import save_figure
 from utils.run_folder import EVALUATION_LOG, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
@@ -89,14 +84,35 @@ class Job:
     started: float
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True)
+class DesignJob:
+    """A designed search, built and checked; its trainings are jobs of their own, in processes of their own.
+
+    Attributes:
+        folder: Where everything goes.
+        search: What is trained and how the answer follows.
+        facts: What identifies the run.
+        config: The merged settings, as YAML.
+        found: What a genotype's file says of how it was found, beside what the search itself knows.
+    """
+
+    folder: RunFolder
+    search: DesignedSearch
+    facts: RunFacts
+    config: str
+    found: Mapping[str, Any]
+
+
+def run(job: Job | DesignJob) -> None:
     """Runs what was built and leaves everything in its folder.
 
     Raises:
         UserError: a user error that could not be found before.
         engine.interrupt.Interrupted: a signal asked to stop; the run is saved.
     """
-    if job.trainer is None:
+    if isinstance(job, DesignJob):
+        run_design(job)
+    elif job.trainer is None:
         run_evaluation(job)
     elif isinstance(job.network.model, SuperNet):
         run_search(job, job.trainer, job.network.model)
@@ -113,8 +129,20 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
         "image_passes": trainer.image_passes,
         "peak_memory_bytes": measure_peak_memory(job.runtime),
     }
-    conclude(job, decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs))
+    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs)
+    if job.folder.writes:
+        shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
+        conclude(job.folder.path, answer, job.found, shown)
     report(job, scores)
+
+
+def run_design(job: DesignJob) -> None:
+    """Trains the children that a design asks for, and answers."""
+    job.folder.prepare()
+    job.folder.write("config.yaml", job.config)
+    answer, results = job.search.run()
+    shown = ReportData(job.facts.command, job.config, [collect_budgets(results)], {"Trainings": list_trials(results)})
+    conclude(job.folder.path, answer, job.found, shown)
 
 
 def run_training(job: Job, trainer: Trainer) -> None:
@@ -155,48 +183,16 @@ def train(trainer: Trainer) -> dict[str, Scores]:
     return trainer.fit()
 
 
-def conclude(job: Job, answer: Answer) -> None:
-    """Saves, draws and prints a search's answer."""
-    if not job.folder.writes:
-        return
-    folder = job.folder.path
-    genotype = replace(answer.genotype, found=answer.as_found(job.found))
-    genotype.to_json(folder / "genotype.json")
-    write_ranking(folder / RANKING_NAME, answer.scores)
-    save_figure(draw_grid(answer), folder / "architecture.png")
-    command = shlex.join(("python", *job.facts.command))
-    data = ReportData(command, job.config, {**job.found, **list_versions()}, collect_trajectories(folder))
-    write_report(folder / "report.html", answer, data)
-    logger.info("found architecture:\n%s", answer.format())
-    for sentence in (say_how_sure(answer), *answer.caution):
-        logger.info("%s", sentence)
-    logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", folder / "genotype.json")
-    logger.info("GENOTYPE = %r", genotype)
-
-
-def collect_trajectories(folder: Path) -> list[Trajectories]:
-    """Collects what a search's report shows over time: loss, and each block's leading probability."""
-    history = read_history(folder / HISTORY_NAME)
-    found = [Trajectories("Training loss", "epoch", "loss", {"loss": [(h["epoch"], h["train/loss"]) for h in history]})]
-    if history and "nas/entropy" in history[0]:
-        leading = {
-            block: [
-                (h["epoch"], max(h[f"nas/probability/{block}/{name}"] for name in CANDIDATE_NAMES)) for h in history
-            ]
-            for block in BLOCK_NAMES
-        }
-        found.append(Trajectories("Probability of each block's leading candidate", "epoch", "probability", leading))
-    return found if history else []
-
-
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
     """Prints the scores and writes them, with what is needed to trust them, beside earlier ones; then the pictures."""
     if not job.folder.writes:
         return
-    seconds = time.monotonic() - job.started
-    name = job.folder.choose_metrics_name()
-    job.folder.write(name, format_metrics(job.facts, job.scorer.label, scores, seconds, job.runtime))
-    logger.info("scores of the %s:\n%s", job.scorer.label, format_scores(scores))
+    seconds = job.trainer.seconds if job.trainer else time.monotonic() - job.started
+    passes = job.trainer.image_passes if job.trainer else 0
+    name, label = job.folder.choose_metrics_name(), job.scorer.label
+    text = format_metrics(job.facts, label, scores, job.runtime, seconds=seconds, image_passes=passes)
+    job.folder.write(name, text)
+    logger.info("scores of the %s:\n%s", label, format_scores(scores))
     if cameras := format_camera_pairs(scores):
         logger.info("of the queries of a camera (line) in the images of another (column):\n%s", cameras)
     logger.info("%s in %s; results are in %s", name, format_duration(seconds), job.folder.path)
@@ -216,7 +212,7 @@ def describe_network(network: Network, height: int, width: int) -> str:
     return f"{title}\n{complexity} at {height}×{width}"
 
 
-def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> Job:
+def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> Job | DesignJob:
     """Builds a run from the config and checks all that can be checked before the first batch.
 
     Args:
@@ -228,6 +224,8 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     Raises:
         UserError: a user error.
     """
+    if cfg.nas.method == "design" and cfg.model.name == "osnet_nas":
+        return build_design_job(cfg, runtime, command)
     started = time.monotonic()
     if not runtime.is_main:
         logging.getLogger().setLevel(logging.ERROR)  # while every process says the same
@@ -261,13 +259,34 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
     facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
-    found = {
+    found = build_found(cfg, facts, data.hash_training_images())
+    size = (cfg.data.height, cfg.data.width)
+    return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)
+
+
+def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> DesignJob:
+    """Builds a designed search.
+
+    Raises:
+        UserError: a user error.
+    """
+    if runtime.world_size > 1:
+        raise UserError("nas.method design starts its trainings itself; start it without torchrun")
+    folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
+    folder.lock_if_started()
+    search, images = build_design(cfg, folder.path)
+    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, {})
+    return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
+
+
+def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:
+    """Builds what a genotype's file says of the search that found it; ``images`` stands for those trained on."""
+    return {
         "sources": list(cfg.data.sources),
         "epochs": cfg.train.max_epoch,
         "width": cfg.model.width,
         "seed": cfg.train.seed,
         "config_hash": facts.experiment,
-        "training_images": data.hash_training_images(),
+        "training_images": images,
+        **list_versions(),
     }
-    size = (cfg.data.height, cfg.data.width)
-    return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)

@@ -32,15 +32,24 @@ class RunFacts:
     network: Mapping[str, Any]
 
 
-def format_metrics(facts: RunFacts, scored: str, scores: Mapping[str, Scores], seconds: float, runtime: Runtime) -> str:
+def format_metrics(
+    facts: RunFacts,
+    scored: str,
+    scores: Mapping[str, Scores],
+    runtime: Runtime,
+    *,
+    seconds: float,
+    image_passes: int,
+) -> str:
     """Returns the file's text.
 
     Args:
         facts: What identifies the run.
         scored: What the scores are of.
         scores: By target.
-        seconds: That the run took.
         runtime: Where it ran.
+        seconds: That the run took, over all starts.
+        image_passes: Images that passed forward and backward.
     """
     document = {
         "scored": scored,
@@ -51,6 +60,7 @@ def format_metrics(facts: RunFacts, scored: str, scores: Mapping[str, Scores], s
         "versions": list_versions(),
         "command": list(facts.command),
         "time_sec": round(seconds, 1),
+        "image_passes": image_passes,
         f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": measure_peak_memory(runtime),
     }
     return json.dumps(document, indent=2) + "\n"

@@ -1,5 +1,6 @@
 """Collects what the report shows and sets the page."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,22 +40,26 @@ class ReportData:
     """What a report shows beside the answer.
 
     Attributes:
-        command: The command line that repeats the search.
+        command: The command line that repeats the search, in words.
         settings: The merged settings, as YAML.
-        facts: Versions, fingerprints and the like, by name.
         trajectories: Figures of numbers over time.
         tables: Further tables by title: a header and rows.
     """
 
-    command: str
+    command: Sequence[str]
     settings: str
-    facts: Mapping[str, Any]
     trajectories: Sequence[Trajectories] = ()
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=dict)
 
 
-def write_report(path: Path, answer: Answer, data: ReportData) -> None:
+def write_report(path: Path, answer: Answer, facts: Mapping[str, Any], data: ReportData) -> None:
     """Writes the report: one static HTML page with nothing to fetch.
+
+    Args:
+        path: HTML file to write.
+        answer: What was found.
+        facts: Data, settings, versions and fingerprints, by name.
+        data: What is shown beside them.
 
     Raises:
         UserError: it cannot be written.
@@ -72,6 +77,8 @@ def write_report(path: Path, answer: Answer, data: ReportData) -> None:
     page = environment.get_template("report.html").render(
         answer=answer,
         data=data,
+        facts=facts,
+        command=shlex.join(("python", *data.command)),
         block_names=BLOCK_NAMES,
         candidate_names=CANDIDATE_NAMES,
         verdict=say_how_sure(answer),
