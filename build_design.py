@@ -1,6 +1,9 @@
 """From the config to a designed search."""
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from yacs.config import CfgNode
 from datasets.base import hash_samples, training_samples
 from datasets.build import read_data_sets
 from datasets.holdout import hold_out
-from default_config import FREE_KEYS, flatten, load_config
+from default_config import FREE_KEYS, default_config, flatten, load_config
 from engine.metrics import list_versions
 from search.design import Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
@@ -18,7 +21,7 @@ from search.trials import Trial
 from utils.errors import UserError
 
 _FROM_SEARCH = ("data.root", "data.sources", "data.combineall", "nas.held_out", "nas.num_folds", "use_gpu")
-_PER_TRIAL = ("model.genotype", "train.seed", "nas.fold", "data.targets")
+_PER_TRIAL = {"model.genotype", "train.seed", "nas.fold", "data.targets"}
 
 
 def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
@@ -39,7 +42,8 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
         )
     images = build_images_hash(trial_cfg)
     conditions = {
-        "recipe": {k: v for k, v in flatten(trial_cfg).items() if k not in FREE_KEYS and k not in _PER_TRIAL},
+        "recipe": str(recipe),
+        "settings": hash_recipe(flatten(trial_cfg)),
         "images": images,
         "torch": list_versions()["torch"],
     }
@@ -66,13 +70,30 @@ def build_trial_settings(cfg: CfgNode) -> list[str]:
     return [word for key, value in zip(keys, build_trial_values(cfg), strict=True) for word in (key, str(value))]
 
 
-def build_images_hash(cfg: CfgNode) -> str:
-    """Returns what stands for the sources' images, after a first fold was held out of them as a check."""
-    splits = read_data_sets(cfg, cfg.data.sources)
+def hash_recipe(settings: Mapping[str, Any]) -> str:
+    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common.
+
+    Settings at their defaults do not enter, so a setting that is added later changes nothing; where a default changes,
+    ``engine.metrics.NUMERICS`` does too.
+    """
+    defaults = flatten(default_config())
+    common = {
+        key: value
+        for key, value in settings.items()
+        if value != defaults.get(key) and key not in FREE_KEYS | _PER_TRIAL and not key.startswith("test.")
+    }
+    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
+    """Returns what stands for the sources' images, and the targets' if wanted; every fold is held out as a check."""
+    targets = list(cfg.data.targets) if with_targets else []
+    splits = read_data_sets(cfg, [*cfg.data.sources, *targets])
     sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
     for fold in range(cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(sources)):
         hold_out(sources, cfg.nas.held_out, fold, cfg.nas.num_folds)
-    return hash_samples(list(sources.values()))
+    tested = [part for name in targets for part in (splits[name].query, splits[name].gallery)]
+    return hash_samples([*sources.values(), *tested])
 
 
 def build_launcher(cfg: CfgNode) -> Launcher:

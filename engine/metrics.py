@@ -5,6 +5,7 @@ import platform
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ import torchvision
 from engine.memory import list_devices
 from engine.scores import Scores
 from utils.distributed import Runtime
+
+NUMERICS = 1  # version of the arithmetic; raised where a change moves results by more than rounding
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def format_metrics(
         "model": dict(facts.network),
         "config_hash": facts.experiment,
         "seed": facts.seed,
+        "numerics": NUMERICS,
+        "machine": describe_machine(runtime),
         "versions": list_versions(),
         "command": list(facts.command),
         "time_sec": round(seconds, 1),
@@ -64,6 +69,18 @@ def format_metrics(
         f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": measure_peak_memory(runtime),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def describe_machine(runtime: Runtime) -> str:
+    """Names what computes: the GPU or the processor."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def list_versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ promising and the known ones anew, with new seeds, and the best of those by thei
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from search.arrays import plan_runs
 from search.confirm import choose_for_confirmation, compare_confirmed, format_confirmed
 from search.decide_effects import log_fit, log_leaders, make_answer, observe
 from search.effects import EffectsFit, fit_effects
-from search.launcher import Launcher, Outcome
-from search.trials import Trial, TrialResult, read_trial, read_trials
+from search.launcher import Launcher
+from search.trials import Trial, TrialResult, complete_trials
 from utils.errors import UserError
 from utils.files import write_atomically
-from utils.log import format_duration
 
 logger = logging.getLogger(__name__)
 
@@ -138,28 +136,5 @@ class DesignedSearch:
         write_atomically(path, json.dumps(own, indent=2) + "\n")
 
     def _complete(self, trials: Sequence[Trial], what: str) -> list[TrialResult]:
-        """Trains what is not finished and returns all results; a training that failed is named and left out."""
-        done = {result.trial.name: result for result in read_trials(trials, self.trials_folder)}
-        by_name = {trial.name: trial for trial in trials}
-        commands = {
-            name: self.make_command(trial, self.trials_folder) for name, trial in by_name.items() if name not in done
-        }
-        logger.info("%s: %d trainings, %d finished", what, len(trials), len(done))
-        started, failed = time.monotonic(), 0
-        for num_new, outcome in enumerate(self.launch(commands), 1):
-            failed += outcome.exit_code != 0
-            left = len(commands) - num_new
-            per_training = (time.monotonic() - started) / num_new
-            logger.info("%s; %d of %d finished, %s left", describe_outcome(outcome), len(trials) - left - failed,
-                        len(trials), format_duration(per_training * left))  # fmt: skip
-            if outcome.exit_code == 0 and (result := read_trial(by_name[outcome.name], self.trials_folder)):
-                done[outcome.name] = result
-                log_leaders(list(done.values()))
-        return [done[name] for name in by_name if name in done]
-
-
-def describe_outcome(outcome: Outcome) -> str:
-    """Says how a training ended."""
-    if outcome.exit_code == 0:
-        return f"{outcome.name} is trained"
-    return f"{outcome.name} failed with exit code {outcome.exit_code} ({outcome.message or 'no message'})"
+        """Trains what is not finished and returns all results."""
+        return complete_trials(trials, self.trials_folder, self.make_command, self.launch, what, log_leaders)

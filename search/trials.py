@@ -5,15 +5,21 @@ what was stopped goes on from its checkpoint, what is missing is started.
 """
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.history import FILE_NAME, read_history
 from genotype import Genotype
+from search.launcher import Launcher, Outcome
 from utils.errors import UserError
+from utils.log import format_duration
+
+logger = logging.getLogger(__name__)
 
 MAIN = Path(__file__).parents[1] / "main.py"
 
@@ -91,6 +97,52 @@ def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
 def read_trials(trials: Iterable[Trial], folder: Path) -> list[TrialResult]:
     """Reads the results of all that are finished, in the order given."""
     return [result for trial in trials if (result := read_trial(trial, folder)) is not None]
+
+
+def complete_trials(
+    trials: Sequence[Trial],
+    folder: Path,
+    make_command: Callable[[Trial, Path], list[str]],
+    launch: Launcher,
+    what: str,
+    on_result: Callable[[list[TrialResult]], object] = lambda results: None,
+) -> list[TrialResult]:
+    """Trains what is not finished; a training that fails is named in the log and left out.
+
+    Args:
+        trials: What should be there.
+        folder: Where it should be.
+        make_command: Returns a training's command line.
+        launch: Runs command lines.
+        what: What the trials are, for the log.
+        on_result: Is called with all results whenever there is a new one.
+
+    Returns:
+        Results of all that are finished, in the order of ``trials``.
+    """
+    done = {result.trial.name: result for result in read_trials(trials, folder)}
+    by_name = {trial.name: trial for trial in trials}
+    commands = {name: make_command(trial, folder) for name, trial in by_name.items() if name not in done}
+    logger.info("%s: %d trainings, %d finished", what, len(by_name), len(done))
+    started, num_failed = time.monotonic(), 0
+    for number, outcome in enumerate(launch(commands), 1):
+        num_failed += outcome.exit_code != 0
+        left = len(commands) - number
+        remaining = format_duration((time.monotonic() - started) / number * left)
+        logger.info("%s; %d of %d finished, %d failed, %d left: %s", describe_outcome(outcome),
+                    len(by_name) - left - num_failed, len(by_name), num_failed, left, remaining)  # fmt: skip
+        result = read_trial(by_name[outcome.name], folder) if outcome.exit_code == 0 else None
+        if result is not None:
+            done[outcome.name] = result
+            on_result(list(done.values()))
+    return [done[name] for name in by_name if name in done]
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Says how a training ended."""
+    if outcome.exit_code == 0:
+        return f"{outcome.name} is trained"
+    return f"{outcome.name} failed with exit code {outcome.exit_code} ({outcome.message or 'no message'})"
 
 
 def _pick_scores(line: Mapping[str, float]) -> dict[str, float]:
