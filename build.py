@@ -12,6 +12,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from datasets.build import Data
+from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
 from engine.evaluator import Prepare, build_protocols
@@ -253,6 +254,7 @@ def build_trainer(
         eval_epochs=tuple(cfg.test.eval_epochs),
         save_every_min=train.save_every_min,
         keep_checkpoints=train.keep_checkpoints,
+        best_by=NEW if data.held_out else "",
     )
     trainer = Trainer(
         step=step,

@@ -72,7 +72,7 @@ def hold_out(sources: Mapping[str, Sequence[Sample]], mode: str, fold: int, num_
 def check_targets_unseen(
     held_out: HeldOut, targets: Mapping[str, Iterable[Sample]], held_out_source: str | None
 ) -> None:
-    """Checks that no image that a decision looks at is a target's, nor of a target's place.
+    """Checks that no image that is trained on or that a decision looks at is a target's, nor of a target's place.
 
     Args:
         held_out: The division.
@@ -88,11 +88,12 @@ def check_targets_unseen(
             "it from data.targets or choose another nas.fold"
         )
     looked_at = {s.path for test in held_out.tests.values() for part in test for s in part}
+    looked_at |= {s.path for samples in held_out.train.values() for s in samples}
     for name, samples in targets.items():
         if shared := sum(s.path in looked_at for s in samples):
             raise UserError(
-                f"{shared} held-out images are test images of the target {name}: the decision would see them; set "
-                "data.combineall False, or take it from data.targets"
+                f"{shared} of the sources' images are test images of the target {name}: with nas.held_out the decision "
+                "would see them; set data.combineall False, or take it from data.targets"
             )
 
 
@@ -104,19 +105,20 @@ def _hold_out_cameras(sources: Mapping[str, list[Sample]], fold: int, num_folds:
         aside = people[name] = _deal_people(name, samples, fold, num_folds)
         train[name] = [s for s in samples if s.camid not in held and s.pid not in aside]
         taught[name] = [s for s in samples if s.camid in held and s.pid not in aside]
+        trained = {s.pid for s in train[name]}  # without those whom only held-out cameras have seen
+        taught[name] = [s for s in taught[name] if s.pid in trained]
         for kind, shown in (
-            (NEW, [s for s in samples if s.pid in aside]),
-            (SEEN, [s for s in samples if s.pid not in aside]),
+            (NEW, [s for s in samples if s.pid not in trained]),
+            (SEEN, [s for s in samples if s.pid in trained]),
         ):
             query = [s for s in shown if s.camid in held]
             tests[kind].append(HeldOutTest(query, query if len(held) > 1 else shown))
-        if not _is_answerable(tests[NEW][-1]):
+        if (num_people := _count_answerable(tests[NEW][-1])) < MIN_PEOPLE:
             raise UserError(
-                f"{name}: of the {len(aside)} people that are set aside none is seen both under held-out camera(s) "
-                f"{sorted(held)} and under another one of the gallery; choose another nas.num_folds or nas.fold"
+                f"{name}: of the people never trained on, {num_people} are seen both under held-out camera(s) "
+                f"{sorted(held)} and under another one of the gallery, at least {MIN_PEOPLE} are needed; choose "
+                "another nas.num_folds or nas.fold"
             )
-        trained = {s.pid for s in train[name]}
-        taught[name] = [s for s in taught[name] if s.pid in trained]
     facts = {
         "mode": "cameras",
         "fold": fold,
@@ -163,19 +165,21 @@ def _hold_out_source(sources: Mapping[str, list[Sample]], fold: int) -> HeldOut:
     train = {name: samples for name, samples in sources.items() if name != held}
     firsts = {(s.pid, s.camid): s for s in reversed(sources[held])}
     test = HeldOutTest(sorted(firsts.values(), key=lambda s: (s.pid, s.camid)), sources[held])
-    if not _is_answerable(test):
-        raise UserError(f"{held}: nobody is seen under two cameras, so it cannot judge; choose another nas.fold")
+    if (num_people := _count_answerable(test)) < MIN_PEOPLE:
+        raise UserError(
+            f"{held}: {num_people} people are seen under two cameras, at least {MIN_PEOPLE} are needed to judge; "
+            "choose another nas.fold"
+        )
     facts = {"mode": "source", "fold": fold, "source": held}
     return _finish(train, {NEW: _join([test])}, {}, facts)
 
 
-def _is_answerable(test: HeldOutTest) -> bool:
-    """Whether somebody is seen under a query's camera and another one of the gallery."""
-    seen = {(s.pid, s.camid) for s in test.gallery}
+def _count_answerable(test: HeldOutTest) -> int:
+    """Counts the people who are seen under a query's camera and another one of the gallery."""
     cameras_of: dict[int, set[int]] = {}
-    for pid, camid in seen:
-        cameras_of.setdefault(pid, set()).add(camid)
-    return any(cameras_of.get(s.pid, set()) - {s.camid} for s in test.query)
+    for s in test.gallery:
+        cameras_of.setdefault(s.pid, set()).add(s.camid)
+    return len({s.pid for s in test.query if cameras_of.get(s.pid, set()) - {s.camid}})
 
 
 def _join(parts: Sequence[HeldOutTest]) -> HeldOutTest:

@@ -68,8 +68,7 @@ class TrainSettings:
         eval_epochs: Epochs to evaluate after, whatever ``eval_freq`` and ``start_eval`` say.
         save_every_min: Minutes between two saves inside an epoch.
         keep_checkpoints: How many of the newest checkpoints stay.
-        amp: ``off``, ``bf16`` or ``fp16``.
-        clip_grad_norm: Largest total gradient norm, 0 for any.
+        best_by: Target whose mAP says which weights are the best; "": the mean over all targets.
     """
 
     max_epoch: int
@@ -82,8 +81,7 @@ class TrainSettings:
     eval_epochs: Sequence[int] = ()
     save_every_min: float = 30.0
     keep_checkpoints: int = 2
-    amp: str = "off"
-    clip_grad_norm: float = 0.0
+    best_by: str = ""
 
 
 @dataclass

@@ -235,7 +235,8 @@ class Trainer:
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()
-        mean_mAP = sum(s.mAP for s in scores.values()) / len(scores) if scores else -1.0
+        judges = [scores[self.settings.best_by]] if self.settings.best_by in scores else list(scores.values())
+        mean_mAP = sum(s.mAP for s in judges) / len(judges) if judges else -1.0
         is_best = mean_mAP > self.progress.best
         self.progress = Progress(epoch=epoch + 1, best=max(self.progress.best, mean_mAP))
         if is_best and self.runtime.is_main:  # before last.pt: a kill between the two repeats the epoch's evaluation

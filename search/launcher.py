@@ -8,7 +8,9 @@ import logging
 import os
 import queue
 import signal
+import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LAST_LINES = 5  # of a command that failed, that are kept
+CONNECT_SEC = 10
 RETRIES = 3  # of a command whose machine was lost
 
 
@@ -124,13 +126,14 @@ class RayLauncher:
             raise UserError(
                 "nas.design.cluster needs Ray, which is not installed: pip install -r requirements-cluster.txt"
             ) from error
+        problem = f"no Ray cluster at {self.address!r}; start one with ray start --head"
         try:
+            if self.address != "auto":  # Ray itself ends the process where nobody answers
+                host, _, port = self.address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_SEC).close()
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"no Ray cluster at {self.address!r} ({reason}); start one with ray start --head"
-            ) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(problem) from error
         return ray
 
 
@@ -148,7 +151,7 @@ def run_command(
         environment: What is set beside the environment of this process.
         running: The process is in here while it runs.
     """
-    process = subprocess.Popen(
+    with subprocess.Popen(
         list(command),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -156,12 +159,11 @@ def run_command(
         errors="replace",
         env={**os.environ, **environment},
         start_new_session=True,  # a Ctrl-C at the terminal reaches it through the launcher, once
-    )
-    if running is not None:
-        running.add(process)
-    assert process.stderr is not None
-    lines = [line.strip() for line in process.stderr if line.strip()][-LAST_LINES:]
-    process.wait()
+    ) as process:
+        if running is not None:
+            running.add(process)
+        assert process.stderr is not None
+        lines = deque((line.strip() for line in process.stderr if line.strip()), maxlen=1)
     if running is not None:
         running.discard(process)
     return Outcome(name, process.returncode, lines[-1] if lines else "")

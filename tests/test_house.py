@@ -21,7 +21,8 @@ ALLOWED = {  # folder or top-level module → what of the project it may import
     "osnet_blocks": {"genotype", "utils"},
     "osnet_nas": {"osnet_blocks", "genotype", "utils"},
     "osnet_child": {"osnet_blocks", "genotype", "utils"},
-    "default_config": {"utils"},
+    "config_keys": set(),
+    "default_config": {"config_keys", "utils"},
 }
 EXTRA = {
     "utils/torchreid_weights.py": {"genotype"},
