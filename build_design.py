@@ -47,9 +47,9 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
         "images": images,
         "torch": list_versions()["torch"],
     }
-    design = cfg.nas.design
+    nas = cfg.nas
     num_folds = cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(cfg.data.sources)
-    plan = Design(design.runs, design.extra_runs, design.confirm, num_folds, cfg.train.seed)
+    plan = Design(nas.design.runs, nas.design.extra_runs, nas.design.confirm, num_folds, cfg.train.seed)
 
     def make_command(trial: Trial, trials_folder: Path) -> list[str]:
         return trial.command(recipe, trials_folder, settings)
@@ -98,10 +98,10 @@ def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
 
 def build_launcher(cfg: CfgNode) -> Launcher:
     """Builds what runs the trainings: on this machine, its GPUs shared out, or on a Ray cluster."""
-    design = cfg.nas.design
+    nas = cfg.nas
     on_gpu = cfg.use_gpu and torch.cuda.is_available()
-    if design.cluster:
-        return RayLauncher(design.cluster, design.gpus_per_run if cfg.use_gpu else 0.0)
+    if nas.design.cluster:
+        return RayLauncher(nas.design.cluster, nas.design.gpus_per_run if cfg.use_gpu else 0.0)
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = (named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]) if on_gpu else []
-    return LocalLauncher(design.jobs, gpus)
+    return LocalLauncher(nas.design.jobs, gpus)

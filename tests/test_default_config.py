@@ -135,7 +135,7 @@ def test_every_key_is_read_by_the_program():
     code = "\n".join(
         p.read_text()
         for p in sources
-        if p.name != "default_config.py" and "tests" not in p.parts and ".venv" not in p.parts
+        if p.name not in ("config_keys.py", "default_config.py") and "tests" not in p.parts and ".venv" not in p.parts
     )
     # "train = cfg.train" followed by "train.lr" reads train.lr; so does "cfg.train.lr"
     unread = [
