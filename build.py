@@ -19,7 +19,7 @@ from engine.evaluator import Prepare, build_protocols
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizers, build_scheduler
 from engine.parameters import WEIGHTS
 from engine.pictures import Pictures, choose_shown
 from engine.recalibration import recalibrate_batch_norm
@@ -258,8 +258,9 @@ def build_trainer(
     )
     trainer = Trainer(
         step=step,
-        schedulers={name: build_scheduler(cfg, optimizer) for name, optimizer in step.optimizers.items()},
+        schedulers={WEIGHTS: build_scheduler(cfg, step.optimizers[WEIGHTS])},
         batches=data.train,
+        alpha_batches=data.taught,
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),
@@ -291,7 +292,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),
         task=task,
         loss=build_loss(cfg),
-        optimizers={WEIGHTS: build_optimizer(cfg, model)},
+        optimizers=build_optimizers(cfg, model),
         prepare=build_prepare(data, runtime.device),
         runtime=runtime,
         amp=train.amp,
@@ -341,4 +342,5 @@ def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> Gum
         sample_scope=nas.sample_scope,
         block_names=BLOCK_NAMES,
         candidate_names=CANDIDATE_NAMES,
+        reaches_all=nas.alpha_data == "train",
     )

@@ -195,6 +195,9 @@ def _check_together(cfg: CfgNode) -> None:
     if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
         raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
+    if cfg.nas.alpha_data == "held_out" and (cfg.nas.held_out != "cameras" or cfg.nas.method != "gumbel"):
+        raise UserError("config: nas.alpha_data held_out needs nas.method gumbel and nas.held_out cameras, whose "
+                        "images show people with a label")  # fmt: skip
     if cfg.nas.method == "design" and cfg.nas.held_out == "none":
         raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
                         "or source")  # fmt: skip
