@@ -8,17 +8,16 @@ the command line's ``KEY VALUE`` pairs.
 import ast
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from yacs.config import CfgNode
 
+from utils.checks import Check, above, at_least, between, each, each_of_any, one_of, three_numbers
 from utils.errors import UserError
 from utils.suggest import nearest
-
-Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
 
 
 class Key(NamedTuple):
@@ -27,46 +26,6 @@ class Key(NamedTuple):
     default: Any
     meaning: str
     check: Check = lambda value: ""
-
-
-def one_of(*allowed: object) -> Check:
-    """Allows the listed values."""
-    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
-
-
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` up, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
-    return lambda value: "" if value >= low or value == or_ else f"must be at least {low}{also}"
-
-
-def above(low: float) -> Check:
-    """Allows values greater than ``low``."""
-    return lambda value: "" if value > low else f"must be greater than {low}"
-
-
-def between(low: float, high: float) -> Check:
-    """Allows values from ``low`` to ``high``."""
-    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
-
-
-def each(check: Check) -> Check:
-    """Applies a check to each entry of a list that is not empty."""
-
-    def check_list(values: Sequence[Any]) -> str:
-        return next(filter(None, map(check, values)), "") if values else "must not be empty"
-
-    return check_list
-
-
-def each_of_any(check: Check) -> Check:
-    """Applies a check to each entry of a list that may be empty."""
-    return lambda values: next(filter(None, map(check, values)), "")
-
-
-def three_numbers(values: Sequence[Any]) -> str:
-    """Allows three numbers."""
-    return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
 
 
 OPTIMISERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam")
@@ -85,12 +44,16 @@ KEYS: dict[str, Key] = {
     "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
     "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
     # architecture search
-    "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
-    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", _positive),
+    "nas.method": Key("gumbel", "gumbel: the paper's; uniform: one path per step, then all 4,096 ranked on held-out "
+                      "images; design: a designed experiment", one_of("gumbel", "uniform", "design")),
+    "nas.candidates": Key("separate", "of a super-network's blocks: separate; shared: one trunk, four tails of norms",
+                          one_of("separate", "shared")),
+    "nas.mc_iter": Key(1, "steps with fresh noise or paths on each batch", _count),
+    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start (gumbel)", _positive),
     "nas.min_lmda": Key(1.0, "lowest temperature", _positive),
     "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
     "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
-    "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
+    "nas.sample_scope": Key("global", "noise or paths: one sample for all replicas, or one each",
                             one_of("global", "replica")),
     "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
     "nas.held_out": Key("none", "sources' images never trained on, which judge: none; cameras (and people); a source",
@@ -371,6 +334,8 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
+    if cfg.model.name == "osnet_nas":
+        _check_method(cfg)
     if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
         raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
@@ -387,3 +352,25 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
     if any(s <= 0 for s in cfg.data.norm_std):
         raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
+
+
+def _check_method(cfg: CfgNode) -> None:
+    """Checks that a search's other settings go with its method.
+
+    Raises:
+        UserError: a combination that means nothing, with the reason.
+    """
+    method, test = cfg.nas.method, cfg.test
+    if method == "design" and cfg.nas.candidates == "shared":
+        raise UserError("config: nas.candidates shared is a super-network's; nas.method design trains children alone")
+    if method != "uniform":
+        return
+    for is_so, reason in (
+        (cfg.nas.held_out == "none", "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
+        (cfg.train.compile, "runs another network in each step; set train.compile False"),
+        (test.evaluate, "says which network is evaluated at the end of its run; set test.evaluate False"),
+        (test.eval_freq != -1 or test.eval_epochs, "finds its network after the last epoch, so nothing can be scored "
+         "before; set test.eval_freq -1 and test.eval_epochs []"),
+    ):  # fmt: skip
+        if is_so:
+            raise UserError(f"config: nas.method uniform {reason}")
