@@ -20,13 +20,6 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("classifier."))
 
 
-def wake_gates(model: nn.Module) -> None:
-    """Makes every gate's hidden units positive: at this width a gate has one or two, and a dead one stops gradients."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("gate.fc1.weight"):
-            parameter.data.abs_()
-
-
 def draw_images(height: int = 64, width: int = 32, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
