@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from build_search import build_search_network, build_search_task
 from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
@@ -19,7 +20,7 @@ from engine.evaluator import Prepare, build_protocols
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizers, build_scheduler
 from engine.parameters import WEIGHTS
 from engine.pictures import Pictures, choose_shown
 from engine.recalibration import recalibrate_batch_norm
@@ -29,11 +30,10 @@ from engine.scores import Scores
 from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype, is_digits
+from genotype import NAMED_STEM_NORMS, Genotype, is_digits
 from osnet_child import GENOTYPE, ChildNet, build_child
-from osnet_nas import SuperNet, build_supernet
-from search.gumbel import GumbelSearch
-from search.paths import GumbelSoftmax, temperature_at
+from osnet_nas import SuperNet
+from search.uniform import UniformSearch
 from utils.checkpoint import FORMAT, find_last, load_checkpoint, read_tensors
 from utils.distributed import Runtime
 from utils.errors import UserError
@@ -63,7 +63,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
     """
     identity = {"name": cfg.model.name, "width": cfg.model.width, "loss": cfg.loss.name, "num_classes": num_classes}
     if cfg.model.name == "osnet_nas":
-        return Network(build_supernet(num_classes, cfg.model.width, cfg.loss.name), identity)
+        return Network(build_search_network(cfg, num_classes), {**identity, "candidates": cfg.nas.candidates})
     genotype, stem_norm = choose_genotype(cfg)
     child = build_child(num_classes, genotype, cfg.model.width, stem_norm, cfg.loss.name)
     return Network(child, {**identity, "genotype": list(genotype.blocks), "stem_norm": stem_norm})
@@ -128,6 +128,8 @@ def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, i
         UserError: says what differs.
     """
     saved, own = checkpoint["identity"], network.identity
+    if saved.get("name") == "osnet_nas":
+        saved = {"candidates": "separate", **saved}  # a checkpoint from before there were others
     for key in sorted(saved.keys() | own.keys()):
         if key not in ignored and saved.get(key) != own.get(key):
             raise UserError(
@@ -258,15 +260,16 @@ def build_trainer(
     )
     trainer = Trainer(
         step=step,
-        schedulers={name: build_scheduler(cfg, optimizer) for name, optimizer in step.optimizers.items()},
+        schedulers={WEIGHTS: build_scheduler(cfg, step.optimizers[WEIGHTS])},
         batches=data.train,
+        alpha_batches=data.taught,
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),
         identity=network.identity,
         config=flatten(cfg),
         images=data.hash_training_images(),
-        evaluate=evaluate,
+        evaluate=None if isinstance(step.task, UniformSearch) else evaluate,  # its network is found after training
         stop=stop,
         scored_state=None if average is None else average.module.state_dict,
     )
@@ -291,7 +294,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),
         task=task,
         loss=build_loss(cfg),
-        optimizers={WEIGHTS: build_optimizer(cfg, model)},
+        optimizers=build_optimizers(cfg, model),
         prepare=build_prepare(data, runtime.device),
         runtime=runtime,
         amp=train.amp,
@@ -325,20 +328,3 @@ def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bo
         return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
 
     return wrap
-
-
-def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
-    """Builds the search from the ``nas`` settings."""
-    nas = cfg.nas
-    schedule = (nas.init_lmda, nas.min_lmda, nas.lmda_decay_step, nas.lmda_decay_rate, nas.fixed_lmda)
-    return GumbelSearch(
-        supernet,
-        relaxation=GumbelSoftmax(),
-        temperature=lambda epoch: temperature_at(epoch, *schedule),
-        repeats=nas.mc_iter,
-        seed=cfg.train.seed,
-        runtime=runtime,
-        sample_scope=nas.sample_scope,
-        block_names=BLOCK_NAMES,
-        candidate_names=CANDIDATE_NAMES,
-    )

@@ -129,7 +129,8 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
         "image_passes": trainer.image_passes,
         "peak_memory_bytes": measure_peak_memory(job.runtime),
     }
-    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs)
+    alpha_data = "train" if trainer.alpha_batches is None else "held_out"
+    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs, alpha_data)
     if job.folder.writes:
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)

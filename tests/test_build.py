@@ -19,7 +19,12 @@ def make_trainer(runtime, **settings):
     names = {name.replace("__", "."): value for name, value in settings.items()}
     cfg = load_config([], {"model.name": "osnet_child", "model.width": 0.25, **names})
     data = SimpleNamespace(
-        train=SimpleNamespace(samples=[]), preparer=None, targets={}, held_out=None, hash_training_images=lambda: ""
+        train=SimpleNamespace(samples=[]),
+        preparer=None,
+        targets={},
+        held_out=None,
+        taught=None,
+        hash_training_images=lambda: "",
     )
     network = build_network(cfg, 4)
     step = build_step(cfg, runtime, data, network)

@@ -21,7 +21,7 @@ ALLOWED = {  # folder or top-level module → what of the project it may import
     "osnet_blocks": {"genotype", "utils"},
     "osnet_nas": {"osnet_blocks", "genotype", "utils"},
     "osnet_child": {"osnet_blocks", "genotype", "utils"},
-    "config_keys": set(),
+    "config_keys": {"utils"},
     "default_config": {"config_keys", "utils"},
 }
 EXTRA = {

@@ -152,7 +152,15 @@ def rename_to_torchreid(state: Mapping[str, Tensor], scheme: str = "ain") -> dic
     """Returns a state dict of this project under Torchreid's names; the tensors are the same ones, not copies.
 
     The rows of ``alphas`` become one tensor a block. A name that is not of this project stays as it is.
+
+    Raises:
+        UserError: of a super-network with shared candidates, which Torchreid lacks.
     """
+    if any(".shared." in name for name in state):
+        raise UserError(
+            "Torchreid's super-networks have separate candidates: the weights of one with nas.candidates shared can "
+            "neither come from a file of Torchreid's nor go into one"
+        )
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name == "alphas":

@@ -483,3 +483,11 @@ def test_another_stem_norm_is_told(golden_weights: Weights) -> None:
 def test_supernet_and_child_are_told_apart(golden_weights: Weights, supernet_weights: Weights) -> None:
     assert_refused(build_supernet(10, width=0.25), golden_weights, "of a child, the network is a super-network")
     assert_refused(build_ain(), supernet_weights, "of a super-network, the network is a child")
+
+
+def test_shared_candidates_are_no_network_of_torchreids() -> None:
+    weights = export_torchreid_weights(build_supernet(3, 0.25))
+    shared = build_supernet(3, 0.25, candidates="shared")
+    for convert in (lambda: load_torchreid_weights(shared, weights), lambda: export_torchreid_weights(shared)):
+        with pytest.raises(UserError, match="have separate candidates: the weights of one"):
+            convert()
