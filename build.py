@@ -21,12 +21,12 @@ from engine.search import SearchTask, temperature_at
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
+from network_settings import find_settings, settings_at_odds, settings_of
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet, build_supernet, compute_probabilities, sample_path_weights
-from utils.checkpoint import FORMAT, load_checkpoint, read_tensors
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.torchreid_weights import load_torchreid_weights
+from utils.network_file import load_network_weights, read_network_file
 
 logger = logging.getLogger(__name__)
 
@@ -73,37 +73,15 @@ def load_weights(network: Network, path: str) -> None:
     """Loads weights from a checkpoint of this project or a file of Torchreid's; a classifier of another size stays.
 
     Raises:
-        UserError: the file cannot be read or is of another network.
+        UserError: the file cannot be read, is of another network (the settings that fit are named), or not whole.
     """
-    document = read_tensors_or_none(path)
-    if document is None:
-        load_torchreid_weights(network.model, path)
-        return
-    check_identity(network, document, path, ignored=("num_classes", "loss"))
-    state = document["model"]
-    own = network.model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if tensor.shape == own[name].shape}
-    if skipped := sorted(state.keys() - fitting.keys()):
-        logger.info("%s: %s of another number of identities, not loaded", path, ", ".join(skipped))
-    network.model.load_state_dict(own | fitting)
+    file = read_network_file(path)
+    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
+        raise UserError(problem)
+    load_network_weights(network.model, file)
 
 
-def read_tensors_or_none(path: str) -> dict[str, Any] | None:
-    """Returns the checkpoint if the file is one of this project's, None for a file of another kind.
-
-    Raises:
-        UserError: a checkpoint of this project that cannot be read, or no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"model.load_weights: no file {path}")
-    try:
-        document = read_tensors(path)
-    except UserError:
-        return None  # the importer knows more formats, and says what is wrong
-    return load_checkpoint(path) if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, ignored: tuple[str, ...] = ()) -> None:
+def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str) -> None:
     """Checks that a checkpoint is of this network.
 
     Raises:
@@ -111,7 +89,7 @@ def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, i
     """
     saved, own = checkpoint["identity"], network.identity
     for key in sorted(saved.keys() | own.keys()):
-        if key not in ignored and saved.get(key) != own.get(key):
+        if saved.get(key) != own.get(key):
             raise UserError(
                 f"{path} is a checkpoint of another model: its {key} is {saved.get(key)}, this run's {own.get(key)}"
             )
