@@ -63,8 +63,9 @@ def check_fits_run(
     document: Mapping[str, Any],
     path: str | Path,
     *,
-    model: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
+    task: Mapping[str, Any],
     num_batches: int | None,
     all_learnt: bool = False,
 ) -> None:
@@ -73,15 +74,21 @@ def check_fits_run(
     Args:
         document: The checkpoint.
         path: What messages call it.
-        model: The bare network; all its weights must be there, the classifier too.
+        modules: The bare network as ``model``, and what else the checkpoint keeps the whole state of; the classifier
+            must be there too.
         optimizers: By name, over the model's parameters.
+        task: The state of this run's own task.
         num_batches: Batches per epoch; None: of other images, so that the epoch starts anew.
         all_learnt: Whether every parameter has had a step, so that the optimisers must know them all.
 
     Raises:
         UserError: names the first part that does not fit.
     """
-    check_weights(str(path), read_named_tensors(document["model"], str(path)), model.state_dict())
+    for name, module in modules.items():
+        origin = f"{path}: {name}"
+        check_weights(origin, read_named_tensors(document.get(name), origin), module.state_dict())
+    kept, needed = sorted(map(str, document["task"])), sorted(task)
+    _require(kept == needed, path, "task", kept, f"{needed}")
     found = sorted(map(str, document["optimizers"]))
     _require(found == sorted(optimizers), path, "optimizers", found, f"{sorted(optimizers)}")
     for name, optimizer in optimizers.items():
@@ -264,7 +271,8 @@ def _show(value: Any) -> str:
     """Writes a value so that it fits into a line."""
     if isinstance(value, Tensor):
         return f"a tensor of {tuple(value.shape)} {value.dtype}"
-    if isinstance(value, str | int | float | None):
+    is_short = isinstance(value, list | tuple) and len(value) <= 4 and all(map(_is_number, value))
+    if is_short or isinstance(value, str | int | float | None):
         text = repr(value)
         return text if len(text) <= 40 else f"{text[:40]}…"
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, Collection) else type(value).__name__

@@ -47,13 +47,14 @@ def load_torchreid_weights(
 
 
 def read_torchreid_weights(document: Any, origin: str) -> dict[str, Tensor]:
-    """Returns the weights in a file's content, without wrapper and ``module.``; see ``load_torchreid_weights``.
+    """Returns the weights in a file's content, without wrapper and DataParallel's ``module.``; see ``load_torchreid_weights``.
 
     Raises:
         UserError: it holds something else than tensors by name.
     """
     content = document.get("state_dict", document) if isinstance(document, Mapping) else document
-    return read_named_tensors(content, origin)
+    weights = read_named_tensors(content, origin)
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 
 
 def export_torchreid_weights(model: nn.Module, scheme: str | None = None) -> dict[str, Tensor]:

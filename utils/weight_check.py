@@ -17,7 +17,7 @@ _MAX_NAME = 160  # signs of a name that are shown; a spoilt file's may have no e
 
 
 def read_named_tensors(content: Any, origin: str) -> dict[str, Tensor]:
-    """Returns a state dict's tensors by name, without the ``module.`` that DataParallel puts before the names.
+    """Returns a state dict's tensors by name.
 
     Raises:
         UserError: ``content`` is something else than plain tensors by name, or holds none.
@@ -32,7 +32,7 @@ def read_named_tensors(content: Any, origin: str) -> dict[str, Tensor]:
             raise UserError(f"{origin}: expected tensors by name, but {told} is a {type(tensor).__name__}")
         if tensor.layout != torch.strided or tensor.is_meta:
             raise UserError(f"{origin}: {list_first([name])} holds no plain numbers ({tensor.layout}, {tensor.device})")
-        weights[name.removeprefix("module.")] = tensor.detach()
+        weights[name] = tensor.detach()
     return weights
 
 

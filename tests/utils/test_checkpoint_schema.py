@@ -81,8 +81,15 @@ class Run:
     def check(self, document, num_batches=NUM_BATCHES, all_learnt=False):
         """Checks form and fit."""
         check_training_checkpoint(document, "last.pt")
-        check_fits_run(document, "last.pt", model=self.model, optimizers=self.optimizers, num_batches=num_batches,
-                       all_learnt=all_learnt)  # fmt: skip
+        check_fits_run(
+            document,
+            "last.pt",
+            modules={"model": self.model},
+            optimizers=self.optimizers,
+            task={"generator": torch.Generator().get_state()},
+            num_batches=num_batches,
+            all_learnt=all_learnt,
+        )
 
 
 def assert_refused(run, document, word, **more):
@@ -200,8 +207,12 @@ OPTIMIZER, SCHEDULER, RANDOM = ("optimizers", "weights"), ("schedulers", "weight
         ((*OPTIMIZER, "param_groups", 0, "params"), [0, 0, 1, 2, 3, 4, 5], "expected is an optimiser's state"),
         ((*OPTIMIZER, "param_groups", 0, "params"), [0, 1, 2, 3, 4, 5, 6], "groups of [6] parameters"),
         ((*OPTIMIZER, "param_groups", 0, "lr"), -1.0, "expected is an optimiser's state"),
-        ((*OPTIMIZER, "param_groups", 0, "lr"), 0.5, "schedulers.weights._last_lr is a list of 1, expected is [0.5]"),
-        ((*OPTIMIZER, "param_groups", 0, "betas"), (0.5, 0.5), "optimizers.weights.betas"),
+        ((*OPTIMIZER, "param_groups", 0, "lr"), 0.5, "schedulers.weights._last_lr is [0.001], expected is [0.5]"),
+        (
+            (*OPTIMIZER, "param_groups", 0, "betas"),
+            (0.5, 0.5),
+            "optimizers.weights.betas is (0.5, 0.5), expected is (0.9, 0.999)",
+        ),
         ((*OPTIMIZER, "param_groups", 0, "amsgrad"), True, "optimizers.weights.amsgrad is True"),
         (("schedulers",), {}, "schedulers is []"),
         ((*SCHEDULER, "last_epoch"), 4, "schedulers.weights.last_epoch is 4, expected is 1"),
@@ -210,6 +221,8 @@ OPTIMIZER, SCHEDULER, RANDOM = ("optimizers", "weights"), ("schedulers", "weight
         (SCHEDULER, None, "schedulers.weights.last_epoch is None"),
         (("scaler", "scale"), 2.0, "scaler is ['scale']"),
         (("task", "generator"), torch.zeros(10, dtype=torch.uint8), "task.generator is a tensor of (10,)"),
+        (("task", "generator"), ..., "task is [], expected is ['generator']"),
+        (("task", "more"), 1, "task is ['generator', 'more']"),
         (("task", "generator"), None, "task.generator is None"),
         ((*RANDOM, "torch"), torch.zeros(5056), "random.torch"),
         ((*RANDOM, "torch"), ..., "random.torch is None"),
@@ -246,6 +259,17 @@ def test_parameters_that_had_no_step_yet():
     document = run.state()
     del document["optimizers"]["weights"]["state"][5]
     run.check(document)
+
+
+def test_an_average_of_the_weights_is_checked_too():
+    run = Run()
+    average = torch.optim.swa_utils.AveragedModel(run.model)
+    document = {**run.state(), "average": average.state_dict()}
+    fits = {"optimizers": run.optimizers, "task": document["task"], "num_batches": None}
+    check_fits_run(document, "last.pt", modules={"model": run.model, "average": average}, **fits)
+    del document["average"]["module.body.bias"]
+    with pytest.raises(UserError, match=r"last\.pt: average: .*1 missing: module\.body\.bias"):
+        check_fits_run(document, "last.pt", modules={"model": run.model, "average": average}, **fits)
 
 
 def test_weights_alone_are_called_that(tmp_path):
