@@ -47,7 +47,7 @@ def load_torchreid_weights(
 
 
 def read_torchreid_weights(document: Any, origin: str) -> dict[str, Tensor]:
-    """Returns the weights in a file's content, without wrapper and DataParallel's ``module.``; see ``load_torchreid_weights``.
+    """Returns the weights in a file's content, without wrapper and ``module.``; see ``load_torchreid_weights``.
 
     Raises:
         UserError: it holds something else than tensors by name.
