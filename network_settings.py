@@ -109,7 +109,7 @@ def format_settings(found: Mapping[str, Any], differing: Mapping[str, Any]) -> s
     shown = network if differing.keys() & set(network) else []
     if "model.genotype" in shown and _name_genotype(found["model.genotype"], found["model.stem_norm"]):
         shown = shown[:-1]  # the name says the stem norm
-    shown += [key for key in differing if key not in network]
+    shown = [*shown, *(key for key in differing if key not in network)]
     return " ".join(f"{key} {_write(found, key)}" for key in shown)
 
 
