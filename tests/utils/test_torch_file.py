@@ -130,7 +130,16 @@ def test_changed_tensor_of_another_program_is_named(tmp_path, document):
     content[content.index(struct.pack("<5f", *[3.0] * 5)) + 6] ^= 1
     (tmp_path / "other.pth").write_bytes(content)
     torch.load(tmp_path / "other.pth", weights_only=True)  # PyTorch takes it
-    assert_refused(tmp_path / "other.pth", "data/0", "damaged", "checksum")
+    assert_refused(tmp_path / "other.pth", "damaged", "Bad CRC-32 for file 'archive/data/0'")
+
+
+def test_a_tensor_called_a_folder_is_read_all_the_same(tmp_path):
+    """No checksum covers a zip archive's directory; PyTorch gives uninitialised memory for such a tensor."""
+    content = bytearray(save({"weight": torch.full((1000,), 3.0)}, zipped=True))
+    name = content.index(b"archive/data/0", content.index(b"PK\x01\x02"))
+    content[name - 8] ^= 0x10  # of the entry's attributes
+    (tmp_path / "other.pth").write_bytes(content)
+    assert torch.equal(read_torch_file(tmp_path / "other.pth")["weight"], torch.full((1000,), 3.0))
 
 
 def test_entries_that_are_larger_than_the_file_or_compressed(tmp_path):
