@@ -106,7 +106,7 @@ class Genotype:
         return cls.from_blocks(_NAMED[name])
 
     @classmethod
-    def from_digits(cls, digits: str) -> Self:
+    def from_digits(cls, digits: str, found: Mapping[str, Any] | None = None) -> Self:
         """Returns the genotype of six digits, rows of the candidate table.
 
         Raises:
@@ -114,7 +114,7 @@ class Genotype:
         """
         if not is_digits(digits):
             raise UserError(f"{digits!r} is no genotype: six digits from 0 to {len(CANDIDATE_NAMES) - 1}, as in 110110")
-        return cls.from_blocks([CANDIDATE_NAMES[int(digit)] for digit in digits])
+        return cls.from_blocks([CANDIDATE_NAMES[int(digit)] for digit in digits], found)
 
     def to_json(self, path: str | Path) -> None:
         """Writes the genotype and how it was found as versioned JSON, all or nothing."""

@@ -6,8 +6,9 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,23 @@ from build import (
     check_identity,
     load_weights,
 )
+from build_search import build_ranker
 from datasets.build import Data, build_loaders, build_targets
 from default_config import config_hash
 from engine.interrupt import StopRequest
 from engine.metrics import RunFacts, format_metrics
 from engine.pictures import Pictures
+from engine.safety import explain_faults
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
 from search.decide_argmax import describe_alphas, format_decision, get_probabilities
+from search.decide_ranking import RankingDecision, decide_by_ranking, describe_decision
 from search.paths import GumbelSoftmax
+from search.ranking import Ranker, Ranking
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
@@ -47,6 +52,9 @@ from utils.run_folder import EVALUATION_LOG, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
+
+RANKING_ADVICE = "the ranking keeps feature maps of all held-out images: hold out fewer by more nas.num_folds, lower \
+data.height and data.width, or use a device with more memory"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Job:
         facts: What identifies the run.
         config: The merged settings, as YAML.
         input_size: Height and width of the network's input, px.
+        make_ranker: Makes what ranks the sub-networks of a trained network; None where a method does not rank.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
         started: ``time.monotonic()`` at its start.
     """
@@ -78,6 +87,7 @@ class Job:
     facts: RunFacts
     config: str
     input_size: tuple[int, int]
+    make_ranker: Callable[[], Ranker] | None
     found: Mapping[str, Any]
     started: float
 
@@ -91,6 +101,8 @@ def run(job: Job) -> None:
     """
     if job.trainer is None:
         run_evaluation(job)
+    elif isinstance(job.network.model, SuperNet) and job.make_ranker is not None:
+        run_one_shot(job, job.trainer, job.network.model, job.make_ranker)
     elif isinstance(job.network.model, SuperNet):
         run_search(job, job.trainer, job.network.model)
     else:
@@ -103,6 +115,18 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
     scores = train(trainer)
     decide(job, supernet)
     report(job, scores)
+
+
+def run_one_shot(job: Job, trainer: Trainer, supernet: SuperNet, make_ranker: Callable[[], Ranker]) -> None:
+    """Trains one path per step, ranks all sub-networks on held-out images, decides, scores the network found."""
+    start(job)
+    train(trainer)
+    with explain_faults(job.runtime, RANKING_ADVICE):
+        ranking = make_ranker().run()
+    decision = job.runtime.share(decide_by_ranking(ranking.average_precision, ranking.query_pids))
+    supernet.settle(Genotype.from_digits(decision.digits))
+    conclude_ranking(job, ranking, decision)
+    report(job, job.scorer.score(job.pictures))
 
 
 def run_training(job: Job, trainer: Trainer) -> None:
@@ -154,6 +178,29 @@ def decide(job: Job, supernet: SuperNet) -> None:
     figure = draw_architecture(get_probabilities(genotype), genotype.found["margins"], BLOCK_NAMES, CANDIDATE_NAMES)
     save_figure(figure, job.folder.path / "architecture.png")
     logger.info("found architecture:\n%s", format_decision(genotype))
+    say_how_to_train(genotype, path)
+
+
+def conclude_ranking(job: Job, ranking: Ranking, decision: RankingDecision) -> None:
+    """Saves a ranking and the architecture found by it, and prints what is known of each block."""
+    if not job.folder.writes:
+        return
+    ranking.save(job.folder.path / "ranking.npz")
+    found = {**describe_decision(decision, ranking.scores), **job.found}
+    genotype = Genotype.from_digits(decision.digits, found)
+    path = job.folder.path / "genotype.json"
+    genotype.to_json(path)
+    logger.info("found architecture:\n%s", genotype)
+    for line in decision.explain():
+        logger.info("%s", line)
+    logger.info("%d of %d sub-networks are not significantly worse than the best, %s (held-out mAP %.1f%%); the found "
+                "one ranks %d (%.1f%%)", len(decision.not_worse), len(ranking.scores), decision.best,
+                100 * found["score_of_best"], found["rank_of_found"], 100 * found["score_of_found"])  # fmt: skip
+    say_how_to_train(genotype, path)
+
+
+def say_how_to_train(genotype: Genotype, path: Path) -> None:
+    """Logs the two ways to train what was found, saved at ``path``."""
     logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", path)
     logger.info("GENOTYPE = %r", genotype)
 
@@ -238,4 +285,9 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         "config_hash": facts.experiment,
     }
     size = (cfg.data.height, cfg.data.width)
-    return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)
+    make_ranker = None
+    if isinstance(network.model, SuperNet) and cfg.nas.method == "uniform":
+        make_ranker = partial(build_ranker, cfg, runtime, data, network.model, folder.checkpoints / "ranking.npz")
+    return Job(
+        folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, make_ranker, found, started
+    )

@@ -10,6 +10,7 @@ Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 6;
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -73,6 +74,22 @@ class RankingDecision:
         """Whether the answer follows from the blocks one by one; if not, blocks interact."""
         return self.digits == self.composed
 
+    def explain(self) -> list[str]:
+        """Says of each block why it has its candidate."""
+        reasons = []
+        for name, block, chosen in zip(BLOCK_NAMES, self.blocks, map(int, self.digits), strict=True):
+            second = max((k for k in range(NUM_CANDIDATES) if k != block.best), key=lambda k: block.values[k])
+            behind = f"{CANDIDATE_NAMES[block.best]} is ahead of {CANDIDATE_NAMES[second]} in "
+            behind += f"{block.share_beaten[second]:.1%} of draws of people"
+            if self.is_composed:
+                verdict = "decided" if block.is_decided else "undetermined, so the simplest of those not beaten"
+            else:
+                verdict = (
+                    f"blocks interact, so as in the best of all; alone it would be {CANDIDATE_NAMES[block.chosen]}"
+                )
+            reasons.append(f"{name} {CANDIDATE_NAMES[chosen]}: {verdict}; {behind}")
+        return reasons
+
 
 def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, seed: int = 0) -> RankingDecision:
     """Decides block by block, and makes sure that what comes of it is one of the good sub-networks.
@@ -94,8 +111,8 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
     )  # fmt: skip
     not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
     composed = "".join(str(block.chosen) for block in blocks)
-    best = np.base_repr(int(scores.argmax()), NUM_CANDIDATES).zfill(NUM_BLOCKS)
-    is_good = int(composed, NUM_CANDIDATES) in not_worse
+    best = _write_digits(int(scores.argmax()))
+    is_good = _number(composed) in not_worse
     return RankingDecision(
         digits=composed if is_good else best,
         blocks=blocks,
@@ -168,3 +185,48 @@ def _compute_stretch(num_people: int, level: float) -> float:
     """Computes by how much the means of so many people spread wider than their draws, where a share ``level`` ends."""
     widening = stats.t.ppf(1 - level, num_people - 1) / stats.norm.ppf(1 - level)
     return float(widening * (num_people / (num_people - 1)) ** 0.5)
+
+
+def describe_decision(decision: RankingDecision, scores: np.ndarray) -> dict[str, Any]:
+    """Returns what a genotype's file keeps of a decision, as plain values.
+
+    Args:
+        decision: What was decided.
+        scores: Of all sub-networks, (4096,).
+    """
+    score = scores[_number(decision.digits)]
+    by_score = decision.not_worse[np.argsort(-scores[decision.not_worse], kind="stable")]
+    return {
+        "method": "uniform",
+        "value": "held-out mAP above the mean of all sub-networks",
+        "blocks": [
+            {
+                "block": name,
+                "candidate": CANDIDATE_NAMES[int(chosen)],
+                "decided": block.is_decided and block.best == int(chosen),
+                "reason": reason,
+                **{
+                    key: dict(zip(CANDIDATE_NAMES, map(float, row), strict=True))
+                    for key, row in (("values", block.values), ("low", block.low), ("high", block.high))
+                },
+            }
+            for name, block, chosen, reason in zip(
+                BLOCK_NAMES, decision.blocks, decision.digits, decision.explain(), strict=True
+            )
+        ],
+        "score": "mAP of the sub-network on held-out images",
+        "score_of_found": float(score),
+        "rank_of_found": 1 + int(np.count_nonzero(scores > score)),
+        "best": decision.best,
+        "score_of_best": float(scores.max()),
+        "not_significantly_worse": [_write_digits(int(number)) for number in by_score],
+        "people": decision.num_people,
+    }
+
+
+def _number(digits: str) -> int:
+    return int(digits, NUM_CANDIDATES)
+
+
+def _write_digits(number: int) -> str:
+    return np.base_repr(number, NUM_CANDIDATES).zfill(NUM_BLOCKS)

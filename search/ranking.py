@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine.recalibration import find_batch_norms
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
@@ -64,8 +65,13 @@ class Ranking:
 class SegmentedNetwork(Protocol):
     """A super-network as the ranking sees it: no norm in its stem has statistics, blocks have ``iterate_outputs``."""
 
-    conv5: nn.Module
-    fc: nn.Module
+    @property
+    def conv5(self) -> nn.Module:
+        """The head's convolution and norm."""
+
+    @property
+    def fc(self) -> nn.Module:
+        """The head's fully connected layer and norm."""
 
     @property
     def segments(self) -> Sequence[Any]:
@@ -102,6 +108,11 @@ class SubnetTree:
             norm.momentum = 1.0  # a batch's statistics take the place of the running ones
         with torch.inference_mode():
             self._stem = Maps(network.stem(calibration), network.stem(held_out))
+
+    @property
+    def num_images(self) -> tuple[int, int]:
+        """Numbers of held-out and of calibration images."""
+        return len(self._stem.held_out), len(self._stem.calibration)
 
     @torch.inference_mode()
     def iterate_features(self, part: int) -> Iterator[Tensor]:
@@ -159,7 +170,8 @@ class Ranker:
         found = self.runtime.share(self._read_progress() if self.runtime.is_main else None)
         left = [part for part in range(NUM_PARTS) if np.isnan(found[part]).any()]
         if left:
-            logger.info("ranking all %d sub-networks: %d of %d parts left", NUM_SUBNETS, len(left), NUM_PARTS)
+            logger.info("ranking all %d sub-networks on %d held-out images, norms' statistics by %d training images",
+                        NUM_SUBNETS, *self.tree.num_images)  # fmt: skip
         started = time.monotonic()
         for first in range(0, len(left), self.runtime.world_size):
             now = left[first : first + self.runtime.world_size]
@@ -195,6 +207,27 @@ class Ranker:
     def _write_progress(self, found: np.ndarray) -> None:
         arrays = {"fingerprint": np.array(self.fingerprint), "ap": found}
         write_atomically(self.progress, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def compare_features(query: Tensor, gallery: Tensor, metric: str, normalize: bool) -> Tensor:
+    """Computes all distances in float64: quick where matrices are small, and without products in TF32.
+
+    Args:
+        query: Features (Q, D).
+        gallery: Features (G, D) on the same device.
+        metric: ``euclidean``, squared; or ``cosine``, 1 − cosine.
+        normalize: Scale features to length 1 first.
+
+    Returns:
+        (Q, G) float64.
+    """
+    query, gallery = query.double(), gallery.double()
+    if normalize or metric == "cosine":
+        query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    products = query @ gallery.T
+    if metric == "cosine":
+        return 1 - products
+    return query.square().sum(dim=1, keepdim=True) + gallery.square().sum(dim=1) - 2 * products
 
 
 def _run_path(segment: Any, candidate: int, x: Tensor) -> Tensor:
