@@ -26,8 +26,8 @@ def find_settings(file: NetworkFile) -> dict[str, Any]:
 
     Returns:
         ``model.name``, ``model.width`` and for a child ``model.stem_norm`` and ``model.genotype``, this one as a
-        ``Genotype``; with a checkpoint of this project also those of ``data.height``, ``data.width``,
-        ``data.norm_mean`` and ``data.norm_std`` that it knows.
+        ``Genotype``; with a checkpoint of this project also those of ``nas.candidates`` (a super-network's),
+        ``data.height``, ``data.width``, ``data.norm_mean`` and ``data.norm_std`` that it knows.
 
     Raises:
         UserError: the weights are not of an OSNet, or what is stored beside them is spoilt or at odds with them.
@@ -47,7 +47,7 @@ def find_settings(file: NetworkFile) -> dict[str, Any]:
                 f"{file.path} is spoilt: it says {key} {show_setting(stored[key])}, its weights are of "
                 f"{show_setting(found[key])}"
             )
-    return {**found, **_read_input(file.checkpoint, file.path)}
+    return {**stored, **found, **_read_input(file.checkpoint, file.path)}
 
 
 def name_network(network: TorchreidNetwork, origin: str) -> dict[str, Any]:
@@ -74,6 +74,8 @@ def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     found = {f"model.{key}": identity[key] for key in ("name", "width", "stem_norm") if key in identity}
     if "genotype" in identity:
         found["model.genotype"] = Genotype.from_blocks(identity["genotype"])
+    if identity.get("name") == _SUPERNET:
+        found["nas.candidates"] = identity.get("candidates", "separate")  # without it: from before there were others
     return found
 
 

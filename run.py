@@ -6,8 +6,9 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,25 @@ from build import (
     load_weights,
 )
 from build_design import build_design
+from build_search import build_ranker
 from datasets.build import Data, build_loaders, build_targets
 from default_config import config_hash
 from engine.interrupt import StopRequest
 from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
 from engine.pictures import Pictures
+from engine.safety import explain_faults
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
 from engine.trainer import Trainer
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
+from search.answer import RANKING_NAME
 from search.decide_argmax import decide_argmax
+from search.decide_ranking import answer_by_ranking
 from search.design import DesignedSearch
 from search.ending import collect_budgets, collect_trajectories, conclude, list_trials
 from search.paths import GumbelSoftmax
+from search.ranking import RANKING_ADVICE, Ranker
 from search.report import ReportData
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
@@ -67,6 +73,7 @@ class Job:
         config: The merged settings, as YAML.
         input_size: Height and width of the network's input, px.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
+        make_ranker: Makes what ranks all sub-networks once they are trained; None where the method does not.
         started: ``time.monotonic()`` at its start.
     """
 
@@ -81,6 +88,7 @@ class Job:
     config: str
     input_size: tuple[int, int]
     found: Mapping[str, Any]
+    make_ranker: Callable[[], Ranker] | None
     started: float
 
 
@@ -114,6 +122,8 @@ def run(job: Job | DesignJob) -> None:
         run_design(job)
     elif job.trainer is None:
         run_evaluation(job)
+    elif isinstance(job.network.model, SuperNet) and job.make_ranker:
+        run_one_shot(job, job.trainer, job.network.model, job.make_ranker)
     elif isinstance(job.network.model, SuperNet):
         run_search(job, job.trainer, job.network.model)
     else:
@@ -124,17 +134,27 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
     """Trains the super-network, keeps each block's most probable candidate, scores the network that this derives."""
     start(job)
     scores = train(trainer)
-    costs = {
-        "seconds": trainer.seconds,
-        "image_passes": trainer.image_passes,
-        "peak_memory_bytes": measure_peak_memory(job.runtime),
-    }
     alpha_data = "train" if trainer.alpha_batches is None else "held_out"
-    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs, alpha_data)
+    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), measure_costs(job, trainer), alpha_data)
     if job.folder.writes:
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
     report(job, scores)
+
+
+def run_one_shot(job: Job, trainer: Trainer, supernet: SuperNet, make_ranker: Callable[[], Ranker]) -> None:
+    """Trains one path per step, ranks all sub-networks on held-out images, decides, scores the network found."""
+    start(job)
+    train(trainer)
+    with explain_faults(job.runtime, RANKING_ADVICE):
+        ranking = make_ranker().run()
+    answer = job.runtime.share(answer_by_ranking(ranking, measure_costs(job, trainer)))
+    supernet.settle(answer.genotype)
+    if job.folder.writes:
+        shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
+        arrays = {"ap": ranking.average_precision, "query_pids": ranking.query_pids}
+        conclude(job.folder.path, answer, job.found, shown, arrays)
+    report(job, job.scorer.score(job.pictures))
 
 
 def run_design(job: DesignJob) -> None:
@@ -182,6 +202,15 @@ def train(trainer: Trainer) -> dict[str, Scores]:
     if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
+
+
+def measure_costs(job: Job, trainer: Trainer) -> dict[str, float]:
+    """Returns what a search has cost so far; see ``Answer``."""
+    return {
+        "seconds": trainer.seconds,
+        "image_passes": trainer.image_passes,
+        "peak_memory_bytes": measure_peak_memory(job.runtime),
+    }
 
 
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
@@ -263,7 +292,12 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
     size = (cfg.data.height, cfg.data.width)
-    return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)
+    ranker = None
+    if isinstance(network.model, SuperNet) and cfg.nas.method == "uniform":
+        ranker = partial(build_ranker, cfg, runtime, data, network.model, folder.checkpoints / RANKING_NAME)
+    return Job(
+        folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, ranker, started
+    )
 
 
 def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> DesignJob:

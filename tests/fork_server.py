@@ -63,9 +63,9 @@ class ForkServer:
         return json.loads(self.process.stdout.readline())
 
 
-def wait_for_text(file: Path, text: str) -> None:
+def wait_for_text(file: Path, text: str, timeout_sec: float = 120) -> None:
     """Waits until a file that may not be there yet holds ``text``."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + timeout_sec
     while not (file.exists() and text in file.read_text()):
         assert time.monotonic() < end, file.read_text() if file.exists() else f"no {file}"
         time.sleep(0.05)

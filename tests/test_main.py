@@ -25,7 +25,7 @@ def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir() if not p.name.startswith("events")}
     assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "architecture.png",
-                     "history.jsonl"}  # fmt: skip
+                     "history.jsonl", "ranking.npz", "report.html"}  # fmt: skip
     assert any(p.name.startswith("events") for p in folder.iterdir())
     genotype = Genotype.from_json(folder / "genotype.json")
     log = (folder / "train.log").read_text()
@@ -163,7 +163,7 @@ def test_checkpoint_is_read_once(run_main, monkeypatch):
 def test_best_is_kept_also_where_a_run_continues_in_another_folder(run_main, tmp_path):
     assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
     saved = load_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt")
-    saved["progress"] = {**saved["progress"], "epoch": 0, "best": 2.0}  # better than what comes
+    saved["progress"] = {**saved["progress"], "epoch": 0, "best": 1.0}  # better than what comes
     saved["schedulers"]["weights"]["last_epoch"] = 0
     checkpoint.save_checkpoint(tmp_path / "other.pt", saved)
     resume = ["train.max_epoch", 1, "model.resume", tmp_path / "other.pt"]

@@ -53,8 +53,9 @@ def test_a_checkpoint_of_ours_says_all(tmp_path, state):
 def test_a_super_network(tmp_path):
     model = build_supernet(3, 0.5)
     expected = {"model.name": "osnet_nas", "model.width": 0.5}
+    whole = {**expected, "nas.candidates": "separate", **CONFIG}
     identity = {"name": "osnet_nas", "width": 0.5, "num_classes": 3}
-    assert find(write(tmp_path, identity=identity, config=CONFIG, model=model.state_dict())) == {**expected, **CONFIG}
+    assert find(write(tmp_path, identity=identity, config=CONFIG, model=model.state_dict())) == whole
     torch.save(export_torchreid_weights(model), tmp_path / "theirs.pth")
     assert find(tmp_path / "theirs.pth") == expected
 

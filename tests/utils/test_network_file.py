@@ -11,6 +11,7 @@ from genotype import Genotype
 from osnet_child import ChildNet, build_child
 from osnet_nas import SuperNet, build_supernet
 from tests.same import assert_same
+from utils import network_file
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.network_file import NetworkFile, load_network_weights, read_network_file
@@ -51,9 +52,8 @@ def assert_refused(weights: dict[str, Tensor], *words: str, model: ChildNet | Su
 
 def test_ours_and_torchreids_are_told_apart_and_read_once(tmp_path, source, monkeypatch):
     torch.save({"state_dict": export_torchreid_weights(source)}, tmp_path / "theirs.pth")
-    paths = []
-    read = torch.load
-    monkeypatch.setattr(torch, "load", lambda file, **settings: paths.append(file.name) or read(file, **settings))
+    paths, read = [], network_file.read_torch_file
+    monkeypatch.setattr(network_file, "read_torch_file", lambda path: paths.append(str(path)) or read(path))
     for path, is_own in ((write(tmp_path, source.state_dict()), True), (tmp_path / "theirs.pth", False)):
         file = read_network_file(path)
         assert (file.checkpoint is not None) == is_own
