@@ -160,7 +160,7 @@ def build_trainer(
         model=model,
         wrap=build_wrap(cfg, runtime, model),
         task=build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task(),
-        loss=build_loss(cfg),
+        loss=build_loss(cfg, runtime),
         optimizer=optimizer,
         scheduler=build_scheduler(cfg, optimizer),
         batches=data.train,
