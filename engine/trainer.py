@@ -6,7 +6,6 @@ middle of an epoch, computes what the uninterrupted run would have.
 """
 
 import contextlib
-import functools
 import logging
 import math
 import time
@@ -126,11 +125,11 @@ class Trainer:
         first = self.progress.batch
         with contextlib.closing(self.batches.batches(epoch, first)) as batches:  # type: ignore[type-var]
             indices = range(first, len(self.batches))
-            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
+            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}", in_log=False):
                 batch = self._next_batch(batches)
-                advise = functools.partial(advise_batch_size, self.runtime, len(batch.pids), self.settings.amp)
+                advice = advise_batch_size(self.runtime, len(batch.pids), self.settings.amp)
                 for _ in range(self.task.repeats):
-                    with explain_faults(self.runtime, functools.partial(advise, self.gradients.num_done > 0)):
+                    with explain_faults(self.runtime, advice):
                         self._step(batch)
                 self.progress.batch = index + 1
                 if (index + 1) % self.settings.print_freq == 0 or index + 1 == len(self.batches):

@@ -284,7 +284,7 @@ def test_full_memory_is_one_line(make):
 
     steps = []
     with pytest.raises(
-        UserError, match=r"a step had 4 images a device; lower train.batch_size, now 4, or set train.amp"
+        UserError, match=r"a step had 4 images per device; lower train.batch_size, now 4, or set train.amp"
     ):
         make(loss=loss_of_later).fit()
 
