@@ -3,7 +3,6 @@
 import json
 import logging
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -20,8 +19,9 @@ from build import Network, build_network, build_prepare, build_trainer, check_id
 from datasets.build import Data, build_loaders, build_targets
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, config_hash
-from engine.evaluator import build_protocols, evaluate_targets
+from engine.evaluator import build_scoring_rules, evaluate_targets
 from engine.interrupt import StopRequest
+from engine.memory import measure_peak_memory
 from engine.pictures import Pictures, choose_shown
 from engine.safety import explain_faults
 from engine.scores import Scores, format_camera_pairs, format_scores
@@ -85,7 +85,7 @@ def build_and_run_unguarded(cfg: CfgNode, runtime: Runtime, folder: Path, stop: 
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = not cfg.test.evaluate or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
-    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
+    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
     network = build_network(cfg, max(data.num_train_pids, 1))
@@ -258,7 +258,7 @@ def evaluate(
             recalibrate_batch_norm(model, (runtime.join(prepare(batch)) for batch in batches))
     with explain_faults(runtime, "lower test.batch_size"):
         wrapped = runtime.wrap_for_evaluation(model)
-        scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_protocols(cfg), pictures)
+        scores = evaluate_targets(wrapped, data.targets, prepare, runtime, build_scoring_rules(cfg), pictures)
     if pictures:
         pictures.keep_network(model, prepare)
     return scores
@@ -311,12 +311,9 @@ def write_metrics(
     seconds: float,
 ) -> None:
     """Prints the scores and writes them, with what is needed to trust them, beside earlier ones."""
+    peak = measure_peak_memory(runtime)  # of all processes
     if not runtime.is_main:
         return
-    if runtime.device.type == "cuda":
-        memory = {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
-    else:
-        memory = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     document = {
         "scored": label,
         "targets": {name: s.as_document() for name, s in scores.items()},
@@ -330,7 +327,7 @@ def write_metrics(
         },
         "command": sys.argv,
         "time_sec": round(seconds, 1),
-        **memory,
+        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": peak,
     }
     path = folder / "metrics.json"
     number = 1

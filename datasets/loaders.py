@@ -166,8 +166,8 @@ class EvalLoader:
             pin_memory: Put batches into page-locked memory, for a GPU.
         """
         self._on_corrupt, self._reported = "blank" if on_corrupt == "skip" else "stop", set[str]()
-        self.samples, self.batch_size = samples, batch_size
         self._rows = np.arange(rank, len(samples), world_size)
+        self.samples, self.batch_size = samples, min(batch_size, max(len(self._rows), 1))
         self._reader, self._workers, self._pin_memory = ImageReader(samples, height, width), workers, pin_memory
 
     def __len__(self) -> int:
