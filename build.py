@@ -3,32 +3,50 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from yacs.config import CfgNode
 
+from build_search import build_search_network, build_search_task
 from datasets.build import Data
-from default_config import flatten
+from datasets.holdout import NEW
+from datasets.loaders import EvalLoader
+from default_config import check_same_run, flatten
+from engine.evaluator import Prepare, build_scoring_rules
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizers, build_scheduler
+from engine.parameters import WEIGHTS
+from engine.pictures import Pictures, choose_shown
+from engine.recalibration import recalibrate_batch_norm
+from engine.safety import explain_faults
+from engine.scorer import Scorer
 from engine.scores import Scores
-from engine.search import SearchTask, temperature_at
+from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
+from genotype import NAMED_STEM_NORMS, Genotype, is_digits
+from network_settings import find_settings, settings_at_odds, settings_of
 from osnet_child import GENOTYPE, ChildNet, build_child
-from osnet_nas import SuperNet, build_supernet, compute_probabilities, sample_path_weights
-from utils.checkpoint import FORMAT, load_checkpoint, read_tensors
+from osnet_nas import SuperNet
+from search.uniform import UniformSearch
+from utils.checkpoint import find_last
+from utils.checkpoint_schema import load_training_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.torchreid_weights import load_torchreid_weights
+from utils.network_file import load_network_weights, read_network_file
+from utils.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
+
+RECALIBRATION_BATCHES = 100
+DERIVED = "derived network of the search with the super-network's weights, BN statistics recalibrated; not retrained"
+TRAINED = "child network"
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
     """
     identity = {"name": cfg.model.name, "width": cfg.model.width, "loss": cfg.loss.name, "num_classes": num_classes}
     if cfg.model.name == "osnet_nas":
-        return Network(build_supernet(num_classes, cfg.model.width, cfg.loss.name), identity)
+        return Network(build_search_network(cfg, num_classes), {**identity, "candidates": cfg.nas.candidates})
     genotype, stem_norm = choose_genotype(cfg)
     child = build_child(num_classes, genotype, cfg.model.width, stem_norm, cfg.loss.name)
     return Network(child, {**identity, "genotype": list(genotype.blocks), "stem_norm": stem_norm})
@@ -64,6 +82,8 @@ def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
         return GENOTYPE.check(), cfg.model.stem_norm
     if choice in NAMED_STEM_NORMS:
         return Genotype.named(choice), NAMED_STEM_NORMS[choice]
+    if is_digits(choice):
+        return Genotype.from_digits(choice), cfg.model.stem_norm
     if not Path(choice).exists():
         raise UserError(f"model.genotype = {choice!r}: no such file, and the known names are {list(NAMED_STEM_NORMS)}")
     return Genotype.from_json(choice), cfg.model.stem_norm
@@ -73,53 +93,116 @@ def load_weights(network: Network, path: str) -> None:
     """Loads weights from a checkpoint of this project or a file of Torchreid's; a classifier of another size stays.
 
     Raises:
-        UserError: the file cannot be read or is of another network.
+        UserError: the file cannot be read, is of another network (the settings that fit are named), or not whole.
     """
-    document = read_tensors_or_none(path)
-    if document is None:
-        load_torchreid_weights(network.model, path)
-        return
-    check_identity(network, document, path, ignored=("num_classes", "loss"))
-    state = document["model"]
-    own = network.model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if tensor.shape == own[name].shape}
-    if skipped := sorted(state.keys() - fitting.keys()):
-        logger.info("%s: %s of another number of identities, not loaded", path, ", ".join(skipped))
-    network.model.load_state_dict(own | fitting)
+    file = read_network_file(path)
+    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
+        raise UserError(problem)
+    load_network_weights(network.model, file)
 
 
-def read_tensors_or_none(path: str) -> dict[str, Any] | None:
-    """Returns the checkpoint if the file is one of this project's, None for a file of another kind.
-
-    Raises:
-        UserError: a checkpoint of this project that cannot be read, or no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"model.load_weights: no file {path}")
-    try:
-        document = read_tensors(path)
-    except UserError:
-        return None  # the importer knows more formats, and says what is wrong
-    return load_checkpoint(path) if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, ignored: tuple[str, ...] = ()) -> None:
+def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str) -> None:
     """Checks that a checkpoint is of this network.
 
     Raises:
         UserError: says what differs.
     """
     saved, own = checkpoint["identity"], network.identity
+    if saved.get("name") == "osnet_nas":
+        saved = {"candidates": "separate", **saved}  # a checkpoint from before there were others
     for key in sorted(saved.keys() | own.keys()):
-        if key not in ignored and saved.get(key) != own.get(key):
+        if saved.get(key) != own.get(key):
             raise UserError(
                 f"{path} is a checkpoint of another model: its {key} is {saved.get(key)}, this run's {own.get(key)}"
             )
 
 
-def build_prepare(data: Data, device: torch.device) -> Callable[[Any], Tensor]:
+def build_resumed(cfg: CfgNode, folder: RunFolder) -> dict[str, Any] | None:
+    """Loads the checkpoint that ``model.resume`` names, None for a fresh start.
+
+    Raises:
+        UserError: it cannot be read, or was made under other settings.
+    """
+    if not cfg.model.resume or not folder.trains:
+        return None
+    if cfg.model.resume == "auto":
+        found = find_last(folder.checkpoints, load_training_checkpoint)
+        if found is None:
+            return None
+        path, checkpoint = found
+    else:
+        path = Path(cfg.model.resume)
+        checkpoint = load_training_checkpoint(path)
+    check_same_run(checkpoint["config"], cfg, path)
+    if not (folder.checkpoints / "best.pt").exists():
+        checkpoint["progress"]["best"] = -1.0  # what was best lies in another run's folder
+    return checkpoint
+
+
+def build_prepare(data: Data, device: torch.device) -> Prepare:
     """Builds what makes network input on the device from a batch."""
     return lambda batch: data.preparer(batch, device)
+
+
+def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, step: TrainStep | None = None) -> Scorer:
+    """Builds what scores a child, as it is or with the average of its weights; and a super-network by what it derives.
+
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        data: What is tested on, and for batch-norm statistics what is trained on.
+        network: The network.
+        step: What trains it, which may keep an average; None in an evaluation.
+    """
+    prepare, model = build_prepare(data, runtime.device), network.model
+
+    def recalibrate(child: nn.Module) -> nn.Module:
+        """Sets batch-norm statistics to those of training images, the same in every process."""
+        assert data.train is not None
+        child.to(runtime.device)
+        first = islice(data.train.batches(0), RECALIBRATION_BATCHES)
+        with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
+            recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
+        return child
+
+    def get_network() -> nn.Module:
+        if isinstance(model, SuperNet):
+            return recalibrate(derive_network(model, network.identity))
+        return model if step is None or step.average is None else recalibrate(step.average.module)
+
+    return Scorer(
+        label=DERIVED if isinstance(model, SuperNet) else TRAINED,
+        get_network=get_network,
+        targets=data.targets,
+        prepare=prepare,
+        rules=build_scoring_rules(cfg),
+        runtime=runtime,
+    )
+
+
+def derive_network(supernet: SuperNet, identity: Mapping[str, Any]) -> ChildNet:
+    """Returns the child of the most probable candidates with the weights it has in the super-network."""
+    genotype = supernet.derive()
+    child = build_child(identity["num_classes"], genotype, identity["width"])
+    child.load_state_dict(supernet.child_state(genotype))
+    return child
+
+
+def build_pictures(cfg: CfgNode, data: Data) -> Pictures | None:
+    """Builds what collects and draws the pictures that ``test.visrank`` and ``test.visactmap`` ask for, if any."""
+    if not (cfg.test.visrank or cfg.test.visactmap):
+        return None
+    shown = {}
+    for name, target in data.targets.items() if cfg.test.visactmap else ():
+        samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]
+        shown[name] = EvalLoader(
+            samples,
+            batch_size=cfg.test.batch_size,
+            height=cfg.data.height,
+            width=cfg.data.width,
+            on_corrupt=cfg.data.on_corrupt,
+        )
+    return Pictures(cfg.test.visrank_topk if cfg.test.visrank else 0, shown)
 
 
 def build_trainer(
@@ -127,57 +210,85 @@ def build_trainer(
     runtime: Runtime,
     data: Data,
     network: Network,
-    evaluate: Callable[[], dict[str, Scores]],
+    step: TrainStep,
+    scorer: Scorer,
     stop: StopRequest,
+    pictures: Pictures | None = None,
 ) -> Trainer:
-    """Builds the trainer of a search or of a child; ``evaluate`` scores the network.
-
-    Raises:
-        UserError: settings that the devices or the network rule out.
-    """
-    model, train = network.model, cfg.train
+    """Builds the loop around the step of a search or of a child; ``pictures`` see its last evaluation."""
     assert data.train is not None
-    if train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    model.to(runtime.device)
-    runtime.check_batch_size(train.batch_size)
-    runtime.check_sync_bn(train.sync_bn)
-    optimizer = build_optimizer(cfg, model)
+    train, average = cfg.train, step.average
+
+    def evaluate() -> dict[str, Scores]:
+        is_last = trainer.progress.epoch + 1 >= train.max_epoch
+        return scorer.score(pictures if is_last else None)
 
     settings = TrainSettings(
         max_epoch=train.max_epoch,
+        batch_size=train.batch_size,
         fixbase_epoch=train.fixbase_epoch,
         open_layers=tuple(train.open_layers),
         print_freq=train.print_freq,
         eval_freq=cfg.test.eval_freq,
         start_eval=cfg.test.start_eval,
+        eval_epochs=tuple(cfg.test.eval_epochs),
         save_every_min=train.save_every_min,
         keep_checkpoints=train.keep_checkpoints,
-        amp=train.amp,
-        clip_grad_norm=train.clip_grad_norm,
+        best_by=NEW if data.held_out else "",
     )
-    return Trainer(
-        model=model,
-        wrap=build_wrap(cfg, runtime, model),
-        task=build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task(),
-        loss=build_loss(cfg, runtime),
-        optimizer=optimizer,
-        scheduler=build_scheduler(cfg, optimizer),
+    trainer = Trainer(
+        step=step,
+        schedulers={WEIGHTS: build_scheduler(cfg, step.optimizers[WEIGHTS])},
         batches=data.train,
-        prepare=build_prepare(data, runtime.device),
+        alpha_batches=data.taught,
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),
         identity=network.identity,
         config=flatten(cfg),
         images=data.hash_training_images(),
-        evaluate=evaluate,
+        evaluate=None if isinstance(step.task, UniformSearch) else evaluate,  # its network is found after training
         stop=stop,
+        scored_state=None if average is None else average.module.state_dict,
+    )
+    return trainer
+
+
+def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> TrainStep:
+    """Builds the training step, the model on its device.
+
+    Raises:
+        UserError: settings that the devices or the network rule out.
+    """
+    model, train = network.model, cfg.train
+    if train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.to(runtime.device)
+    runtime.check_batch_size(train.batch_size)
+    runtime.check_sync_bn(train.sync_bn)
+    task = build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
+    return TrainStep(
+        model=model,
+        wrap=build_wrap(cfg, runtime, model, task.reaches_all),
+        task=task,
+        loss=build_loss(cfg, runtime),
+        optimizers=build_optimizers(cfg, model),
+        prepare=build_prepare(data, runtime.device),
+        runtime=runtime,
+        amp=train.amp,
+        clip_grad_norm=train.clip_grad_norm,
+        ema_decay=train.ema_decay,
     )
 
 
-def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module) -> Callable[[], nn.Module]:
+def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bool) -> Callable[[], nn.Module]:
     """Builds what makes the model as it is called: in mixed precision, over the devices at hand, compiled.
+
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        model: The bare model.
+        reaches_all: Whether each step gives every learning parameter a gradient.
 
     Raises:
         UserError: nothing would be compiled.
@@ -191,25 +302,7 @@ def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module) -> Callable[[],
 
     def wrap() -> nn.Module:
         dtype = AMP_DTYPES.get(train.amp)
-        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn)
+        wrapped = runtime.wrap(MixedPrecision(model, dtype) if dtype else model, train.sync_bn, reaches_all)
         return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
 
     return wrap
-
-
-def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> SearchTask:
-    """Builds the search from the ``nas`` settings."""
-    nas = cfg.nas
-    schedule = (nas.init_lmda, nas.min_lmda, nas.lmda_decay_step, nas.lmda_decay_rate, nas.fixed_lmda)
-    return SearchTask(
-        supernet,
-        sample=sample_path_weights,
-        probabilities=compute_probabilities,
-        temperature=lambda epoch: temperature_at(epoch, *schedule),
-        repeats=nas.mc_iter,
-        seed=cfg.train.seed,
-        runtime=runtime,
-        sample_scope=nas.sample_scope,
-        block_names=BLOCK_NAMES,
-        candidate_names=CANDIDATE_NAMES,
-    )

@@ -1,189 +1,23 @@
-"""Every setting: its default, unit, meaning and range. Settings are merged, checked and frozen here.
+"""Settings are merged, checked and frozen here; ``config_keys`` lists them all.
 
-Names are Torchreid's where Torchreid has the setting. A setting comes from, in order: the table below, the file that
-the config file names as its ``base`` (a path from the config file's folder), the config file, the command line's flags,
-the command line's ``KEY VALUE`` pairs.
+Names are Torchreid's where Torchreid has the setting. A setting comes from, in order: the table of ``config_keys``, the
+file that the config file names as its ``base`` (a path from the config file's folder), the config file, the command
+line's flags, the command line's ``KEY VALUE`` pairs.
 """
 
 import ast
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from yacs.config import CfgNode
 
+from config_keys import KEYS, REFUSED
 from utils.errors import UserError
 from utils.suggest import nearest
-
-Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
-
-
-class Key(NamedTuple):
-    """One setting."""
-
-    default: Any
-    meaning: str
-    check: Check = lambda value: ""
-
-
-def one_of(*allowed: object) -> Check:
-    """Allows the listed values."""
-    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
-
-
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` up, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
-    return lambda value: "" if value >= low or value == or_ else f"must be at least {low}{also}"
-
-
-def above(low: float) -> Check:
-    """Allows values greater than ``low``."""
-    return lambda value: "" if value > low else f"must be greater than {low}"
-
-
-def between(low: float, high: float) -> Check:
-    """Allows values from ``low`` to ``high``."""
-    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
-
-
-def each(check: Check) -> Check:
-    """Applies a check to each entry of a list that is not empty."""
-
-    def check_list(values: Sequence[Any]) -> str:
-        return next(filter(None, map(check, values)), "") if values else "must not be empty"
-
-    return check_list
-
-
-def three_numbers(values: Sequence[Any]) -> str:
-    """Allows three numbers."""
-    return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
-
-
-OPTIMISERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam")
-SCHEDULES = ("single_step", "multi_step", "cosine")
-_probability = between(0, 1)
-_positive = above(0)
-_count = at_least(1)
-
-KEYS: dict[str, Key] = {
-    "use_gpu": Key(True, "use the GPUs that are visible; False: the CPU"),
-    # model
-    "model.name": Key("osnet_nas", "osnet_nas: search; osnet_child: train a child", one_of("osnet_nas", "osnet_child")),
-    "model.width": Key(1.0, "channel multiplier", one_of(1.0, 0.75, 0.5, 0.25)),
-    "model.stem_norm": Key("instance", "norm of a child's first layer", one_of("instance", "batch")),
-    "model.genotype": Key("", "a genotype.json or osnet, osnet_ibn, osnet_ain; empty: GENOTYPE of osnet_child.py"),
-    "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
-    "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
-    # architecture search
-    "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
-    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", _positive),
-    "nas.min_lmda": Key(1.0, "lowest temperature", _positive),
-    "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
-    "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
-    "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
-                            one_of("global", "replica")),
-    "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
-    # data
-    "data.root": Key("reid-data", "folder that holds the data sets' folders"),
-    "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
-    "data.targets": Key(["market1501"], "data sets to test on", each(lambda v: "")),
-    "data.workers": Key(4, "processes that load images; 0: none", at_least(0)),
-    "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
-    "data.height": Key(256, "input height in pixels", at_least(32)),
-    "data.width": Key(128, "input width in pixels", at_least(16)),
-    "data.combineall": Key(False, "train on the sources' query and gallery images too"),
-    "data.transforms": Key(["random_flip"], "augmentations of training images; none: []"),
-    "data.norm_mean": Key([0.485, 0.456, 0.406], "mean of R, G, B in [0, 1] (ImageNet's)", three_numbers),
-    "data.norm_std": Key([0.229, 0.224, 0.225], "standard deviation of R, G, B (ImageNet's)", three_numbers),
-    "data.save_dir": Key("log", "folder for all that the run leaves"),
-    "data.on_corrupt": Key("stop", "unreadable images: stop, or skip them with a warning", one_of("stop", "skip")),
-    "data.cache": Key("none", "keep decoded images: none, ram or disk", one_of("none", "ram", "disk")),
-    "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
-    "cuhk03.labeled_images": Key(False, "hand-drawn boxes instead of detected ones"),
-    "cuhk03.classic_split": Key(False, "the 20 classic splits instead of the 767/700 protocol"),
-    "cuhk03.use_metric_cuhk03": Key(False, "CMC with one random gallery image an identity, mean of 10 draws"),
-    "synthetic.train_ids": Key(60, "people to train on in each drawn domain", between(2, 5000)),
-    "synthetic.test_ids": Key(40, "people to test on in each drawn domain", between(1, 4999)),
-    "synthetic.cameras": Key(4, "cameras of a drawn domain", between(2, 9)),
-    "synthetic.images_per_camera": Key(4, "images of a person under a camera", between(2, 1000)),
-    "synthetic.height": Key(128, "height of a drawn image in pixels", between(32, 1024)),
-    "synthetic.width": Key(64, "width of a drawn image in pixels", between(16, 1024)),
-    "synthetic.seed": Key(1, "seed of people, cameras and domains", between(0, 2147483647)),
-    # sampler
-    "sampler.train_sampler": Key("RandomSampler", "how training batches are drawn"),
-    "sampler.num_instances": Key(4, "images of an identity in a batch (RandomIdentitySampler)", at_least(2)),
-    "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler); 0: all", at_least(0)),
-    "sampler.num_datasets": Key(1, "sources in a batch (RandomDatasetSampler); 0: all", at_least(0)),
-    # training
-    "train.optim": Key("adam", "optimiser", one_of(*OPTIMISERS)),
-    "train.lr": Key(0.0003, "learning rate", _positive),
-    "train.weight_decay": Key(5e-4, "L2 penalty", at_least(0)),
-    "train.max_epoch": Key(60, "epochs", _count),
-    "train.batch_size": Key(32, "images a step over all devices", at_least(2)),
-    "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn", at_least(0)),
-    "train.open_layers": Key(["classifier"], "layers that learn in those epochs", each(lambda v: "")),
-    "train.staged_lr": Key(False, "layers other than train.new_layers learn at train.base_lr_mult × lr"),
-    "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr",
-                            each(lambda v: "")),
-    "train.base_lr_mult": Key(0.1, "factor on the other layers' learning rate", at_least(0)),
-    "train.lr_scheduler": Key("single_step", "schedule of the learning rate, by epoch", one_of(*SCHEDULES)),
-    "train.stepsize": Key([20], "epochs of a decay: every n (single_step), at each (multi_step)", each(_count)),
-    "train.gamma": Key(0.1, "factor of a decay", _positive),
-    "train.print_freq": Key(20, "steps between two lines in the log", _count),
-    "train.seed": Key(1, "seed of weights, noise, batches and augmentations", between(0, 2**63 - 1)),
-    "train.channels_last": Key(True, "keep feature maps in channels-last layout"),
-    "train.amp": Key("off", "mixed precision: off, bf16 or fp16 (with a loss scaler)", one_of("off", "bf16", "fp16")),
-    "train.tf32": Key(False, "let NVIDIA GPUs round float32 products to TF32"),
-    "train.compile": Key(False, "compile the network with torch.compile"),
-    "train.sync_bn": Key(False, "batch norms share their statistics over torchrun's GPUs"),
-    "train.clip_grad_norm": Key(0.0, "largest total gradient norm; 0: any", at_least(0)),
-    "train.save_every_min": Key(30.0, "minutes between two saves inside an epoch", _positive),
-    "train.keep_checkpoints": Key(2, "how many of the newest checkpoints to keep", _count),
-    "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", between(0, 1)),
-    "sgd.dampening": Key(0.0, "dampening of sgd", between(0, 1)),
-    "sgd.nesterov": Key(False, "Nesterov momentum"),
-    "rmsprop.alpha": Key(0.99, "smoothing of rmsprop", between(0, 1)),
-    "adam.beta1": Key(0.9, "decay of the mean of gradients (adam, amsgrad, radam)", between(0, 0.999999)),
-    "adam.beta2": Key(0.999, "decay of the mean of squared gradients", between(0, 0.999999)),
-    # loss
-    "loss.name": Key("softmax", "softmax: cross-entropy; triplet: batch-hard triplet and cross-entropy",
-                     one_of("softmax", "triplet")),
-    "loss.softmax.label_smooth": Key(True, "label smoothing of 0.1"),
-    "loss.triplet.margin": Key(0.3, "margin between positive and negative distance", at_least(0)),
-    "loss.triplet.weight_t": Key(1.0, "weight of the triplet loss", at_least(0)),
-    "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy beside it", at_least(0)),
-    # test
-    "test.batch_size": Key(100, "images a forward pass", _count),
-    "test.dist_metric": Key("euclidean", "distance of features", one_of("euclidean", "cosine")),
-    "test.normalize_feature": Key(False, "scale features to length 1 first"),
-    "test.ranks": Key([1, 5, 10, 20], "ranks of the CMC curve to show", each(_count)),
-    "test.evaluate": Key(False, "only evaluate model.load_weights"),
-    "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, or_=-1)),
-    "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
-    "test.flip": Key(False, "features are the mean over an image and its mirror image"),
-    "test.rerank": Key(False, "k-reciprocal re-ranking of the distances"),
-    "test.num_splits": Key(1, "splits to score of each target that has several, from data.split_id on, for mean ± std",
-                           _count),
-    "test.camera_pairs": Key(False, "show scores for each pair of a query's and a gallery image's camera too"),
-    "test.visrank": Key(False, "after the last evaluation draw ranked lists (best, worst, random), CMC and distances"),
-    "test.visrank_topk": Key(10, "length of those lists", between(1, 100)),
-    "test.visactmap": Key(False, "after the last evaluation draw where the network is active in query images"),
-}  # fmt: skip
-
-# Torchreid's settings that this project does without: accepted at the value that changes nothing.
-REFUSED: dict[str, tuple[Any, str]] = {
-    "model.pretrained": (False, "no weights are downloaded; give a file as model.load_weights"),
-    "data.type": ("image", "this project reads images, not video"),
-    "data.k_tfm": (1, "each image is augmented once a step"),
-    "data.load_train_targets": (False, "there is no training on unlabelled targets; list them in data.sources"),
-    "sampler.train_sampler_t": ("RandomSampler", "there is no training on unlabelled targets"),
-    "train.start_epoch": (0, "model.resume continues at the right epoch by itself"),
-}
 
 
 def default_config() -> CfgNode:
@@ -335,8 +169,8 @@ def _coerce(name: str, value: object, default: object) -> object:
     if isinstance(default, float) and isinstance(value, str):
         value = _parse_literal(value)  # YAML takes 1e-3 for text
     if isinstance(default, list) and isinstance(value, list | tuple):
-        return [_coerce(name, v, default[0]) for v in value]
-    if isinstance(default, list) and type(value) is type(default[0]):
+        return [_coerce(name, v, default[0] if default else 0) for v in value]
+    if isinstance(default, list) and type(value) is type(default[0] if default else 0):
         return [value]
     if isinstance(default, float) and type(value) is int:
         return float(value)
@@ -358,6 +192,13 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
+    if cfg.model.name == "osnet_nas":
+        _check_method(cfg)
+    if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
+        raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
+                        f"{cfg.nas.num_folds - 1}")  # fmt: skip
+    if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
+        raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
         raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
     if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):
@@ -369,3 +210,31 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
     if any(s <= 0 for s in cfg.data.norm_std):
         raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
+
+
+def _check_method(cfg: CfgNode) -> None:
+    """Checks that a search's other settings go with its method.
+
+    Raises:
+        UserError: a combination that means nothing, with the reason.
+    """
+    method, test = cfg.nas.method, cfg.test
+    if cfg.nas.alpha_data == "held_out" and (cfg.nas.held_out != "cameras" or cfg.nas.method != "gumbel"):
+        raise UserError("config: nas.alpha_data held_out needs nas.method gumbel and nas.held_out cameras, whose "
+                        "images show people with a label")  # fmt: skip
+    if cfg.nas.method == "design" and cfg.nas.held_out == "none":
+        raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
+                        "or source")  # fmt: skip
+    if method == "design" and cfg.nas.candidates == "shared":
+        raise UserError("config: nas.candidates shared is a super-network's; nas.method design trains children alone")
+    if method != "uniform":
+        return
+    for is_so, reason in (
+        (cfg.nas.held_out == "none", "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
+        (cfg.train.compile, "runs another network in each step; set train.compile False"),
+        (test.evaluate, "says which network is evaluated at the end of its run; set test.evaluate False"),
+        (test.eval_freq != -1 or test.eval_epochs, "finds its network after the last epoch, so nothing can be scored "
+         "before; set test.eval_freq -1 and test.eval_epochs []"),
+    ):  # fmt: skip
+        if is_so:
+            raise UserError(f"config: nas.method uniform {reason}")

@@ -1,4 +1,4 @@
-"""Features for other programs: images in, one vector a person image out.
+"""Features for other programs: images in, one vector per image out.
 
 from feature_extractor import FeatureExtractor
 
@@ -31,13 +31,13 @@ class FeatureExtractor:
     """Computes features as the project's own evaluation does: same decoding, resizing, normalisation.
 
     Args:
-        weights: A checkpoint of this project or a file of Torchreid's; says itself what network it is of.
+        weights: A checkpoint of this project or a file of Torchreid's; the file says which network it is of.
         genotype: What the weights have to be of, as a safeguard; None: anything.
         height: Of the network's input, px; None: as trained.
         width: Of the network's input, px; None: as trained.
         device: Where the network computes.
         flip: Features are the mean over an image and its mirror image; twice the time.
-        batch_size: Images a forward pass, at least 1.
+        batch_size: Images per forward pass, at least 1.
 
     Attributes:
         child: The network with its input size and normalisation.

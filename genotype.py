@@ -13,18 +13,24 @@ from utils.suggest import nearest
 CANDIDATE_NAMES = ("OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlockINv3")
 STAGES = ("conv2", "conv3", "conv4")
 BLOCK_NAMES = tuple(f"{stage}-{i}" for stage in STAGES for i in (1, 2))
+BLOCK_PATHS = tuple(f"{stage}.{i}" for stage in STAGES for i in (0, 1))  # where the blocks are in a network
 
 _FORMAT = "osnet-genotype"
-_VERSION = 1
+_VERSION = 2  # since 2 ``found`` says of each block whether it is decided; 1 is read as well
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a genotype in digits, such as ``110110``."""
+    return len(text) == len(BLOCK_NAMES) and all(c in "0123" for c in text)
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """The candidates of the six blocks, two a stage, by name (see ``osnet_blocks.CANDIDATES``).
+    """The candidates of the six blocks, two per stage, by name (see ``osnet_blocks.CANDIDATES``).
 
-    ``str(genotype)`` is the paper's form, one line a block; ``repr(genotype)`` is what is pasted into
+    ``str(genotype)`` is the paper's form, one line per block; ``repr(genotype)`` is what is pasted into
     ``osnet_child.py``. Names are checked where a genotype is used or loaded (``check``), so that a slip in an edited
-    line is told as a person's mistake.
+    line is reported as a user error.
 
     Attributes:
         conv2: First and second block at a quarter of the input's height and width.
@@ -47,6 +53,11 @@ class Genotype:
     def indices(self) -> tuple[int, ...]:
         """The six candidates as rows of the candidate table, 0–3."""
         return tuple(CANDIDATE_NAMES.index(name) for name in self.blocks)
+
+    @property
+    def digits(self) -> str:
+        """The six candidates as digits, such as ``110110`` for OSNet-AIN: how tables and rankings name a genotype."""
+        return "".join(map(str, self.indices))
 
     def __str__(self) -> str:
         return "\n".join(f"- {block} Block={name}" for block, name in zip(BLOCK_NAMES, self.blocks, strict=True))
@@ -94,6 +105,17 @@ class Genotype:
             raise UserError(f"no published genotype {name!r}{nearest(name, _NAMED)}; known are {', '.join(_NAMED)}")
         return cls.from_blocks(_NAMED[name])
 
+    @classmethod
+    def from_digits(cls, digits: str) -> Self:
+        """Returns the genotype of six digits, rows of the candidate table.
+
+        Raises:
+            UserError: not six digits from 0 to 3.
+        """
+        if not is_digits(digits):
+            raise UserError(f"{digits!r} is no genotype: six digits from 0 to {len(CANDIDATE_NAMES) - 1}, as in 110110")
+        return cls.from_blocks([CANDIDATE_NAMES[int(digit)] for digit in digits])
+
     def to_json(self, path: str | Path) -> None:
         """Writes the genotype and how it was found as versioned JSON, all or nothing."""
         document = {
@@ -119,8 +141,8 @@ class Genotype:
             raise UserError(f"{path} is not a genotype file: not valid JSON ({error})") from error
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise UserError(f'{path} is not a genotype file: it lacks "format": "{_FORMAT}"')
-        if document.get("version") != _VERSION:
-            raise UserError(f"{path}: genotype version {document.get('version')!r}; this program reads {_VERSION}")
+        if document.get("version") not in range(1, _VERSION + 1):
+            raise UserError(f"{path}: genotype version {document.get('version')!r}; this program reads 1 to {_VERSION}")
         missing = [stage for stage in STAGES if stage not in document]
         if missing:
             raise UserError(f"{path}: genotype lacks {', '.join(missing)}")

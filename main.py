@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from default_config import KEYS, load_config, parse_pairs
-from run import run
+from engine.safety import explain_faults
+from run import build_job, run
 from utils.distributed import choose_runtime
 from utils.errors import UserError
 from utils.launch import is_first_on_machine, select_gpus
@@ -74,8 +75,9 @@ def main(words: Sequence[str] | None = None) -> int:
         with StopRequest() as stop, stop.held(quietly=True):
             with leaving_at_once():
                 runtime = choose_runtime(cfg.use_gpu, wanted)
-            with runtime, stop.released():
-                run(cfg, runtime, stop)
+            command = sys.argv if words is None else ["main.py", *words]
+            with runtime, stop.released(), explain_faults(runtime, "lower train.batch_size and test.batch_size"):
+                run(build_job(cfg, runtime, stop, command))
     except UserError as error:
         if runtime is not None or is_first_on_machine():  # until then every process of torchrun's meets the same error
             print(f"error: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from genotype import STAGES
 from utils.errors import UserError
+from utils.instance_norm import instance_norm
 
 WIDTHS: dict[float, tuple[int, int, int, int]] = {  # channels of stem, conv2, conv3, conv4
     1.0: (64, 256, 384, 512),
@@ -41,11 +42,7 @@ CANDIDATES: dict[str, NormPlacement] = {
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation: each channel of each image to mean 0, variance 1 over its pixels.
-
-    Computed as a group norm of one channel a group, which gives the same values and, unlike ``nn.InstanceNorm2d``,
-    keeps channels-last maps in channels-last.
-    """
+    """Instance normalisation: each channel of each image to mean 0, variance 1 over its pixels; keeps the layout."""
 
     def __init__(self, num_channels: int, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
@@ -56,7 +53,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises ``x`` (N×C×H×W)."""
-        return F.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)
+        return instance_norm(x, self.weight, self.bias, self.eps)
 
 
 def make_norm(kind: str, num_channels: int, affine: bool) -> nn.Module:
@@ -151,14 +148,33 @@ class OSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W."""
+        residual = self.norm_inside(self.branch(x))
+        return F.relu(self.norm_outside(residual + self.downsample(x)))
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Computes the residual branch up to its last norm, N×C_out×H×W: what all placements have in common."""
         y = self.reduce(x)
         scales = sum(self.gate(stream(y)) for stream in self.streams)
-        residual = self.norm_inside(self.expand(scales))
-        return F.relu(self.norm_outside(residual + self.downsample(x)))
+        return self.expand(scales)
+
+
+class Segment(NamedTuple):
+    """A block and the transition that follows it."""
+
+    block: nn.Module
+    pool: nn.Module | None  # what mixes the channels before height and width are halved; None: no transition
+
+    def __call__(self, x: Tensor, *choice: Tensor | int) -> Tensor:
+        """Maps N×C_in×H×W to N×C_out×H×W, or half of H and W after a transition; ``choice`` goes to the block."""
+        return self.leave(self.block(x, *choice))
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Runs the transition, if there is one, on the block's output."""
+        return x if self.pool is None else F.avg_pool2d(self.pool(x), 2)
 
 
 class OSNetBase(nn.Module):
-    """The network around the six blocks: stem, transitions, head and classifier.
+    """The network: stem → six segments (a block and the transition after it) → head → classifier.
 
     Args:
         make_block: Makes the block number i (0–5) from (i, in_channels, out_channels).
@@ -206,22 +222,31 @@ class OSNetBase(nn.Module):
         """The six blocks in order."""
         return [block for stage in STAGES for block in getattr(self, stage)]
 
-    def embed(self, images: Tensor, block_inputs: Iterable[Sequence[Tensor]]) -> Tensor:
+    @property
+    def segments(self) -> list[Segment]:
+        """The six segments in order: training runs them in a row, a ranking walks them as a tree."""
+        after = {1: self.pool2, 3: self.pool3}
+        return [Segment(block, after.get(i)) for i, block in enumerate(self.blocks)]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Maps images (N×3×H×W, H and W at least 16) to the first segment's input, N×C×H/4×W/4."""
+        return F.max_pool2d(self.conv1(images), 3, stride=2, padding=1)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Maps the last segment's output (N×C×H'×W') to features (N×512)."""
+        return self.fc(F.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1))
+
+    def embed(self, images: Tensor, choices: Iterable[Sequence[Tensor | int]]) -> Tensor:
         """Computes features (N×512) from images (N×3×H×W).
 
         Args:
             images: H and W at least 16.
-            block_inputs: For each of the six blocks what it takes beside the feature map.
+            choices: For each of the six segments what its block takes beside the feature map.
         """
-        first, second, third, fourth, fifth, sixth = block_inputs
-        x = F.max_pool2d(self.conv1(images), 3, stride=2, padding=1)
-        x = self.conv2[1](self.conv2[0](x, *first), *second)
-        x = F.avg_pool2d(self.pool2(x), 2)
-        x = self.conv3[1](self.conv3[0](x, *third), *fourth)
-        x = F.avg_pool2d(self.pool3(x), 2)
-        x = self.conv4[1](self.conv4[0](x, *fifth), *sixth)
-        x = F.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1)
-        return self.fc(x)
+        x = self.stem(images)
+        for segment, choice in zip(self.segments, choices, strict=True):
+            x = segment(x, *choice)
+        return self.head(x)
 
     def output(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Returns what a forward pass gives: features in evaluation; logits, or logits and features, in training."""

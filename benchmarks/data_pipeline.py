@@ -1,4 +1,4 @@
-"""Images a second of the training pipeline beside a plain Pillow and torchvision one, and its workers' memory.
+"""Images per second of the training pipeline and of a plain Pillow and torchvision one, and the workers' memory.
 
     python -m benchmarks.data_pipeline [--root ROOT] [--images 4096] [--seconds 5] [--memory-epochs 5]
     python -m benchmarks.data_pipeline --listing
@@ -7,7 +7,7 @@ Both pipelines decode, resize to 256 × 128, flip, jitter and normalise the same
 images to the main process; every figure is the best of several short turns, taken in alternation, so that other load
 on the machine hits all of them alike. ROOT holds Market-1501; without it JPEGs of its size (128 × 64) are drawn.
 With --listing nothing of this runs: it prints the time to read the file list of MSMT17, the largest data set, from
-lists and empty files as many as the real ones; under 3 s is meant.
+as many lists and empty files as the real ones; the goal is under 3 s.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def run_ours(samples: list[Sample], workers: int, cache: ImageCache | None, late
 
 
 def measure_turn(batches: Iterator[object], seconds: float) -> float:
-    """Takes batches for a while after eight to warm up; returns images a second."""
+    """Takes batches for a while after eight to warm up; returns images per second."""
     for _ in range(8):
         next(batches)
     started, count = time.perf_counter(), 0
@@ -137,7 +137,7 @@ def measure_turn(batches: Iterator[object], seconds: float) -> float:
 
 
 def compare(samples: list[Sample], cache: ImageCache, workers: int, seconds: float) -> None:
-    """Prints images a second and ratios for one number of workers."""
+    """Prints images per second and ratios for one number of workers."""
     late = "augmented on the GPU" if torch.cuda.is_available() else "host part alone, as for a GPU"
     makers = {
         "plain": lambda: run_plain(samples, workers),
@@ -195,7 +195,7 @@ def make_msmt17(root: Path) -> None:
 
 
 def measure_listing(root: Path) -> None:
-    """Prints how long the reader of MSMT17 takes; the files are made beforehand."""
+    """Prints how long the reader of MSMT17 takes; the files are made first."""
     make_msmt17(root)
     times = []
     for _ in range(3):

@@ -77,7 +77,7 @@ class Problem:
 
 
 def load_torchreid(file: str) -> ModuleType:
-    """Loads one file of Torchreid by itself; the package as a whole wants to download and to draw.
+    """Loads one file of Torchreid alone; importing the whole package needs modules for downloads and plots.
 
     Raises:
         UserError: Torchreid is not installed.
@@ -104,7 +104,7 @@ def multiply(problem: Problem) -> None:
 
 
 def run_scores(problem: Problem) -> dict[str, float]:
-    """Scores of a distance matrix that is there already."""
+    """Scores of a distance matrix that exists already."""
     distmat = compute_distmat(problem.query, problem.gallery)
     return measure(lambda: evaluate_distmat(distmat, *problem.labels))
 
@@ -193,7 +193,7 @@ def run_in_child(run: str, dataset: str, quick: bool) -> dict[str, float]:
     print(f"  running {run} at {dataset}'s size …", file=sys.stderr)
     done = subprocess.run([*command, "--quick"] if quick else command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise UserError(f"{run} at {dataset}'s size ended with code {done.returncode}; its message stands above")
+        raise UserError(f"{run} at {dataset}'s size ended with code {done.returncode}; its message is above")
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
 

@@ -5,7 +5,7 @@
 
 Trains on random images held in memory, through the same trainer as main.py; any setting can follow as KEY VALUE. Every
 row runs in fresh processes, one in each turn, the rows in alternation; "ratio" is the median over the turns of a row's
-images a second to those of the first row in the same turn. A step's time is the median over the second half of its
+images per second to those of the first row in the same turn. A step's time is the median over the second half of its
 steps. "Peak" is torch.cuda.max_memory_allocated, or on a CPU the process's highest resident memory minus what was
 resident before the network was built. "Loss off by" is the largest relative difference of a step's loss to the first
 row's, over all steps: same weights, same images, same path noise; channels_last, which is only another order of sums,
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluation import GIB, read_status
-from build import build_network, build_trainer
+from build import build_network, build_scorer, build_step, build_trainer
 from datasets.base import Sample
 from datasets.batch_stream import Batch
 from datasets.build import Data
@@ -82,7 +82,7 @@ class RandomBatches:
 
 
 def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
-    """Trains for some steps in this process; returns images a second, peak memory in bytes and the losses."""
+    """Trains for some steps in this process; returns images per second, peak memory in bytes and the losses."""
     defaults = {"model.name": "osnet_nas", "train.optim": "sgd", "train.lr": 0.01, "train.channels_last": False}
     overrides = {**defaults, **parse_pairs(settings)}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,10 +104,13 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
             sources={},
         )
         (Path(folder) / "checkpoints").mkdir()
-        trainer = build_trainer(cfg, runtime, data, build_network(cfg, NUM_PIDS), dict, StopRequest(None))
+        network = build_network(cfg, NUM_PIDS)
+        train_step = build_step(cfg, runtime, data, network)
+        scorer = build_scorer(cfg, runtime, data, network, train_step)
+        trainer = build_trainer(cfg, runtime, data, network, train_step, scorer, StopRequest(None))
         trainer.evaluate = None
         losses: list[float] = []
-        trainer.loss = _record(trainer.loss, losses)
+        trainer.step.loss = _record(trainer.step.loss, losses)
         trainer.fit()
     on_gpu = runtime.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else read_status("VmHWM") - before
@@ -136,7 +139,7 @@ def run_in_child(switch: str, settings: Sequence[str], num_steps: int) -> dict[s
     print(f"  {switch} …", file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        raise UserError(f"{switch} ended with code {done.returncode}; its message stands above")
+        raise UserError(f"{switch} ended with code {done.returncode}; its message is above")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 from datasets.base import Sample, Splits
 
 _NAMED = 3  # how many examples a finding names
-_MOST_CAMERAS = 16  # in a row of a sheet; University-1652 has a camera an image
+_MOST_CAMERAS = 16  # in a row of a sheet; University-1652 has one camera per image
 
 
 class Finding(NamedTuple):
-    """Something worth telling about a data set."""
+    """Something worth reporting about a data set."""
 
-    is_problem: bool  # else only a note
+    is_problem: bool  # otherwise only a note
     text: str
 
 
@@ -93,7 +93,7 @@ def find_unmatched(splits: Splits) -> list[Finding]:
 
 
 def choose_for_sheet(samples: Sequence[Sample], num_identities: int) -> list[list[Sample]]:
-    """Chooses identities, evenly over those whom several cameras saw, and an image of each camera, 16 at most."""
+    """Chooses identities, evenly over those whom several cameras saw, and one image per camera, 16 at most."""
     by_camera: dict[int, dict[int, Sample]] = {}
     for s in samples:
         by_camera.setdefault(s.pid, {}).setdefault(s.camid, s)

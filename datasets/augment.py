@@ -1,6 +1,6 @@
 """The augmentations, each in two halves: drawing its parameters, and applying them to a batch.
 
-``draw`` maps uniform random numbers to parameters, one row an image, and is a pure function. ``apply`` works on a
+``draw`` maps uniform random numbers to parameters, one row per image, and is a pure function. ``apply`` works on a
 whole uint8 batch on the CPU or a GPU, with the parameters on the CPU, so that the host decides everything before the
 device works and nothing waits. Pixels stay 8-bit from step to step, as in the published pipeline, which runs on PIL
 images; ``apply`` may overwrite the batch it is given.
@@ -67,7 +67,7 @@ class RandomCrop:
         self.margins = (self.size[0] - height, self.size[1] - width)
 
     def draw(self, uniforms: Uniforms) -> Parameters:
-        """Draws windows; every offset in px is as likely, the outermost half as much."""
+        """Draws windows; every offset in px is equally likely, the outermost ones half as likely."""
         offsets = np.rint(uniforms[:, 1:] * self.margins)
         return np.column_stack([uniforms[:, 0] < PROBABILITY, offsets])
 

@@ -1,7 +1,7 @@
 """What every data set gives: samples in three splits, and how several sources become one training set."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +32,8 @@ class Splits:
         extra_train: Images that join ``train`` under ``combineall`` only, besides query and gallery (MSMT17's
             validation part).
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
-        split_ids: All values of ``split_id`` whose splits are of the same kind as this one, rising, for a mean over
-            them; where either of two cameras can ask, those in which the same one does. Empty: there is one split.
+        split_ids: All values of ``split_id`` whose splits are of the same kind as this one, ascending, for a mean over
+            them; where either of two cameras can be the query, those with the same one. Empty: there is one split.
     """
 
     train: Sequence[Sample]
@@ -54,6 +54,7 @@ class ReadOptions:
         cuhk03_labeled: CUHK03 with hand-drawn boxes instead of detected ones.
         cuhk03_classic_split: CUHK03's 20 classic splits instead of the new 767/700 protocol.
         synthetic: Size and seed of the drawn data, by key of the ``synthetic`` config group.
+        check_contents: Compare drawn images with their checksums, not with their lengths alone.
     """
 
     split_id: int = 0
@@ -61,10 +62,11 @@ class ReadOptions:
     cuhk03_labeled: bool = False
     cuhk03_classic_split: bool = False
     synthetic: dict[str, int] = field(default_factory=dict)
+    check_contents: bool = False
 
 
 Reader = Callable[[Path, ReadOptions], Splits]
-"""Reads one data set below the root that the person gave; raises UserError where files are missing or wrong."""
+"""Reads one data set below the root that the user gave; raises UserError where files are missing or wrong."""
 
 
 def training_samples(splits: Splits, combineall: bool) -> list[Sample]:
@@ -93,6 +95,17 @@ def merge_sources(sources: Iterable[Sequence[Sample]]) -> list[Sample]:
         first_label += len(label_of)
         first_camid += len(camid_of)
     return merged
+
+
+def label_like(others: Mapping[str, Sequence[Sample]], sources: Mapping[str, Sequence[Sample]]) -> list[Sample]:
+    """Labels further images of the sources' people as ``merge_sources`` labels the sources'; cameras keep their ids."""
+    labelled: list[Sample] = []
+    first_label = 0
+    for position, (name, samples) in enumerate(sources.items()):
+        label_of = {pid: first_label + i for i, pid in enumerate(sorted({s.pid for s in samples}))}
+        labelled += [Sample(s.path, label_of[s.pid], s.camid, position) for s in others.get(name, ())]
+        first_label += len(label_of)
+    return labelled
 
 
 def count_identities(samples: Iterable[Sample]) -> int:
@@ -134,7 +147,7 @@ def require_images(folder: Path, splits: Splits) -> Splits:
     """
     for part, samples in (("training", splits.train), ("query", splits.query), ("gallery", splits.gallery)):
         if not samples:
-            raise UserError(f"{folder} has no {part} image: copy the data set anew")
+            raise UserError(f"{folder} has no {part} image: copy the data set again")
     return splits
 
 

@@ -21,7 +21,7 @@ from datasets.cache import ImageCache
 from datasets.decode import CorruptImageError, decode_image, resize
 from datasets.transforms import Pipeline
 from utils.errors import UserError
-from utils.ranks import JUNK_PID
+from utils.match_ranks import JUNK_PID
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ImageReader:
     """Gives image i of a list at the input size, from the cache or the file."""
 
     def __init__(self, samples: Sequence[Sample], height: int, width: int, cache: ImageCache | None = None) -> None:
-        # one array of bytes: a list of strings would be copied into every worker page by page, as it is counted
+        # one array of bytes: a list of strings would be copied into every worker page by page, by its reference counts
         self._paths = np.array([os.fsencode(s.path) for s in samples])
         self.height, self.width, self.cache = height, width, cache
 
@@ -67,7 +67,7 @@ class ImageReader:
         Raises:
             CorruptImageError: the file is missing or broken.
         """
-        if self.cache is None or not self.cache.is_readable(index):  # it may be readable now
+        if self.cache is None or not self.cache.is_readable(index):  # the file may be readable now
             return resize(decode_image(self.path(index)), self.height, self.width)
         return self.cache[index]
 
@@ -169,11 +169,11 @@ class _Requests:
 
 
 def _start_worker(worker: int) -> None:
-    """Makes a worker deaf to stop signals but the main process's own, which is to save its state before all ends.
+    """Makes a worker ignore stop signals but the main process's own, which must save its state before everything ends.
 
-    A scheduler signals the whole process group; a worker that died of it would break the main process off.
+    A scheduler signals the whole process group; a worker that died of it would end the main process.
     """
-    gc.freeze()  # else the first full collection would copy all that is shared with the main process
+    gc.freeze()  # otherwise the first full collection would copy all that is shared with the main process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -231,7 +231,7 @@ class BatchStream:
         )
 
     def run(self, requests: list[Request]) -> Iterator[Batch]:
-        """Yields one batch a request.
+        """Yields one batch per request.
 
         Raises:
             UserError: an image cannot be read and may not or cannot be replaced.

@@ -19,15 +19,18 @@ from datasets.base import (
     check_training,
     count_identities,
     hash_samples,
+    label_like,
     merge_sources,
     training_samples,
 )
 from datasets.cache import open_cache
 from datasets.files import tell_read_errors
+from datasets.holdout import HeldOut, check_targets_unseen, hold_out
 from datasets.integrity import find_broken
 from datasets.loaders import EvalLoader, Preparer, TrainLoader
 from datasets.samplers import SAMPLERS, Sampler, SamplerOptions
 from datasets.several_splits import choose_split_ids, keep, unite
+from datasets.style_shift import StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.log import format_table
@@ -66,6 +69,8 @@ class Data:
         num_train_pids: Training identities; labels are 0 … num_train_pids - 1.
         num_train_cams: Training cameras, those of different sources counted apart.
         sources: The training images of each source, by name.
+        held_out: How the sources were divided, None where they were not; its tests are among the targets.
+        taught: Batches of held-out cameras' images of trained people, with their labels; None: not asked for.
     """
 
     train: TrainLoader | None
@@ -74,10 +79,13 @@ class Data:
     num_train_pids: int
     num_train_cams: int
     sources: Mapping[str, Sequence[Sample]]
+    held_out: HeldOut | None = None
+    taught: TrainLoader | None = None
 
     def hash_training_images(self) -> str:
-        """Returns what stands for the training images, their labels and their order."""
-        return hash_samples([self.train.samples]) if self.train else ""
+        """Returns what stands for the training images, their labels and their order, and for what was held out."""
+        held_out = self.held_out.facts["hash"] if self.held_out else ""
+        return (hash_samples([self.train.samples]) if self.train else "") + held_out
 
     def hash_images(self) -> str:
         """Returns what stands for all images, to compare between processes and machines."""
@@ -112,10 +120,13 @@ def build_loaders(
     Raises:
         UserError: data or settings that cannot work.
     """
-    target_names = list(cfg.data.targets) or list(cfg.data.sources)
+    is_divided = cfg.nas.held_out != "none"
+    target_names = list(cfg.data.targets) or ([] if is_divided else list(cfg.data.sources))
     splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
     sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
     sources = drop_broken(sources, cfg.data.on_corrupt == "skip", share)
+    held_out = _build_held_out(cfg, sources, {name: splits[name] for name in target_names}) if is_divided else None
+    sources = held_out.train if held_out else sources
     trained_on = {s.path for images in sources.values() for s in images}
     for name in target_names:
         tested = [*splits[name].query, *splits[name].gallery]
@@ -136,8 +147,20 @@ def build_loaders(
     pipeline = Pipeline(cfg.data.transforms, cfg.data.height, cfg.data.width, tuple(cfg.data.norm_mean), cfg.train.seed)
     train = _build_train_loader(cfg, samples, pipeline, device, rank, world_size)
     targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size, share)
+    if held_out:
+        load = _build_load(cfg, device, rank, world_size)
+        targets = {name: Target(load(t.query), load(t.gallery)) for name, t in held_out.tests.items()} | targets
+    taught = None
+    if held_out and cfg.nas.alpha_data == "held_out":
+        labelled = label_like(held_out.taught, held_out.train)
+        if len(labelled) < cfg.train.batch_size:
+            raise UserError(
+                f"held-out cameras have {len(labelled)} images of trained people, less than train.batch_size "
+                f"{cfg.train.batch_size}; lower it, or nas.num_folds"
+            )
+        taught = _build_train_loader(cfg, labelled, pipeline, device, rank, world_size)
     num_cams = len({s.camid for s in samples})
-    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources)
+    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
 
 
 def build_targets(
@@ -269,10 +292,17 @@ def _count_workers(wanted: int) -> int:
     return min(wanted, len(os.sched_getaffinity(0)))
 
 
-def _build_targets(
-    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int, share: WorkShare
-) -> dict[str, Target]:
-    load = partial(
+def _build_held_out(cfg: CfgNode, sources: dict[str, list[Sample]], targets: dict[str, Splits]) -> HeldOut:
+    """Divides the sources as ``nas.held_out`` says, and checks that no decision sees a target."""
+    held_out = hold_out(sources, cfg.nas.held_out, cfg.nas.fold, cfg.nas.num_folds)
+    tested = {name: [*split.query, *split.gallery] for name, split in targets.items()}
+    check_targets_unseen(held_out, tested, held_out.facts.get("source"))
+    return held_out
+
+
+def _build_load(cfg: CfgNode, device: torch.device, rank: int, world_size: int) -> partial[EvalLoader]:
+    """Builds what makes a loader of a list of test images."""
+    return partial(
         EvalLoader,
         batch_size=cfg.test.batch_size,
         height=cfg.data.height,
@@ -283,8 +313,14 @@ def _build_targets(
         on_corrupt=cfg.data.on_corrupt,
         pin_memory=device.type == "cuda",
     )
+
+
+def _build_targets(
+    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int, share: WorkShare
+) -> dict[str, Target]:
+    load = _build_load(cfg, device, rank, world_size)
     targets = {}
-    if cfg.test.num_splits > 1 and not any(first.split_ids for first in splits.values()):
+    if cfg.test.num_splits > 1 and splits and not any(first.split_ids for first in splits.values()):
         raise UserError(
             f"test.num_splits is {cfg.test.num_splits}, but {', '.join(splits)} has a single split: leave it at 1"
         )
@@ -300,6 +336,9 @@ def _build_targets(
             check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)
         several = {i: Target(load(part[0]), load(part[1])) for i, part in parts.items() if len(parts) > 1}
         targets[name] = Target(load(query), load(gallery), several)
+        if cfg.test.style_shift and name in cfg.data.sources:
+            shift = StyleShift()
+            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift))
     return targets
 
 

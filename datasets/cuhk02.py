@@ -14,9 +14,9 @@ _EXPECTED = "cuhk02's images named PPP_… (person), as in 001_108001.png"
 
 
 def read_cuhk02(root: Path, options: ReadOptions) -> Splits:
-    """Reads ``root/cuhk02/Dataset/P{1..5}/cam{1,2}``: pairs 1 to 4 to train, pair 5 to test (camera 1 asks).
+    """Reads ``root/cuhk02/Dataset/P{1..5}/cam{1,2}``: pairs 1 to 4 to train, pair 5 to test (camera 1 is the query).
 
-    Each pair of cameras has people of its own.
+    Each pair of cameras saw different people.
 
     Raises:
         UserError: a folder is missing or empty, or an image's name cannot be parsed.

@@ -23,7 +23,7 @@ def read_cuhk03(root: Path, options: ReadOptions) -> Splits:
 
     On first use the images are extracted from ``cuhk03_release/cuhk-03.mat`` to ``images_detected`` or, with
     ``options.cuhk03_labeled``, ``images_labeled``. With ``options.cuhk03_classic_split``, ``split_id`` is one of 20,
-    and query and gallery are the same images; the new protocol has one split, of which ``split_id`` says nothing.
+    and query and gallery are the same images; the new protocol has one split, so ``split_id`` does not matter.
 
     Raises:
         UserError: a file or folder is missing, damaged or cannot be written, the images do not fit the splits, or
@@ -70,7 +70,7 @@ def _split_new(config: Path, images: Path, names: list[str]) -> Splits:
         if len(files) != len(pids) or any(not len(i) or i.min() < 0 or i.max() >= len(files) for i in chosen):
             raise ValueError("positions, labels and files do not fit together")
     except (OSError, EOFError, zlib.error, MatReadError, NotImplementedError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} does not hold CUHK03's new protocol ({error!r}): copy it anew") from error
+        raise UserError(f"{config} does not hold CUHK03's new protocol ({error!r}): copy it again") from error
     present = set(names)
     parts = []
     for positions in chosen:

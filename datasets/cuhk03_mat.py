@@ -1,7 +1,7 @@
 """CUHK03's ``cuhk-03.mat``: a MATLAB 7.3 file, that is HDF5, of cells that hold references to cells.
 
 MATLAB stores by columns and HDF5 by rows, so every array is read transposed: an image of shape (H, W, 3) is kept as
-(3, W, H). ``detected`` and ``labeled`` are five cells, one a pair of cameras, each of (people, 10) cells of images;
+(3, W, H). ``detected`` and ``labeled`` are five cells, one per pair of cameras, each of (people, 10) cells of images;
 an empty cell is a vector. ``testsets`` are 20 cells of (100, 2): pair and person of the test identities, from 1.
 """
 
@@ -48,10 +48,10 @@ def extract_images(mat: Path, kind: str, target: Path) -> None:
             partial.chmod(0o755)
             partial.rename(target)
         except OSError as error:
-            if not target.is_dir():  # else another process was faster
+            if not target.is_dir():  # otherwise another process was faster
                 raise UserError(f"cannot extract {mat} to {target}: {error}") from error
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{mat} is not CUHK03's file of images ({error!r}): copy it anew") from error
+            raise UserError(f"{mat} is not CUHK03's file of images ({error!r}): copy it again") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -69,7 +69,7 @@ def read_test_identities(mat: Path, split_id: int) -> tuple[list[tuple[int, int]
             identities = [(int(pair), int(person)) for pair, person in content[references[split_id]][()].T]
             return identities, len(references)
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{mat} does not hold CUHK03's classic splits ({error!r}): copy it anew") from error
+            raise UserError(f"{mat} does not hold CUHK03's classic splits ({error!r}): copy it again") from error
 
 
 def _open(mat: Path) -> h5py.File:
@@ -78,7 +78,7 @@ def _open(mat: Path) -> h5py.File:
     try:
         return h5py.File(mat, "r")
     except OSError as error:
-        raise UserError(f"{mat} is not an HDF5 file, or a cut one ({error}): copy it anew") from error
+        raise UserError(f"{mat} is not an HDF5 file, or is cut off ({error}): copy it again") from error
 
 
 def _write_images(content: h5py.File, kind: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ _EXPECTED = "cuhksysu's images named pID_sN_k, as in p11422_s16929_1.jpg"
 
 
 def read_cuhksysu(root: Path, options: ReadOptions) -> Splits:
-    """Reads ``root/cuhksysu/cropped_images``; it tells no cameras, so all images are of camera 0.
+    """Reads ``root/cuhksysu/cropped_images``; it names no cameras, so all images are of camera 0.
 
     Raises:
         UserError: the folder is missing or empty, or an image's name cannot be parsed.

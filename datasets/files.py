@@ -20,7 +20,7 @@ def is_image_name(name: str) -> bool:
 
 @contextmanager
 def tell_read_errors(path: Path, where: str = "") -> Iterator[None]:
-    """Turns what the system says against reading ``path``, or what is in it, into one line; it begins with ``where``.
+    """Turns an error of the system on reading ``path``, or what is in it, into one line that begins with ``where``.
 
     Raises:
         UserError: no permission, links in a circle, a name that is too long, …
@@ -55,7 +55,7 @@ def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) 
                 if entry.is_file():
                     names.append(entry.name)
                 elif not entry.is_dir():
-                    kind = "a link that leads to no file" if entry.is_symlink() else "no file but a pipe or the like"
+                    kind = "a link that leads to no file" if entry.is_symlink() else "not a file but a pipe or the like"
                     raise UserError(f"{entry.path} is {kind}: put the image there, or remove it")
     if not names and not allow_empty:
         raise UserError(f"no image in {folder}: expected {expected}")
@@ -82,7 +82,7 @@ def match_name(path: str, pattern: re.Pattern[str], expected: str) -> re.Match[s
     """
     match = pattern.match(path.rsplit("/", 1)[-1])
     if match is None:
-        raise UserError(f"cannot tell person and camera from the name of {path}: expected {expected}")
+        raise UserError(f"cannot read person and camera from the name of {path}: expected {expected}")
     return match
 
 

@@ -20,9 +20,9 @@ from typing import NamedTuple
 from datasets.base import ReadOptions, Sample, Splits, require_folder
 from datasets.files import is_image_name, list_folder_names, list_image_names, tell_read_errors
 from utils.errors import UserError
+from utils.match_ranks import JUNK_PID
 
 _PARTS = ("train", "query", "gallery")
-_JUNK_PID = "-1"
 _EXPECTED = "manifest.csv, or the folders train, query and gallery with a folder of images for each person"
 
 
@@ -45,7 +45,7 @@ def read_folder(root: Path, options: ReadOptions) -> Splits:
         require_folder(root, _EXPECTED)
         manifest = root / "manifest.csv"
         rows = list(_read_manifest(manifest) if manifest.is_file() else _read_tree(root))
-    rows = [row for row in rows if row.pid != _JUNK_PID]
+    rows = [row for row in rows if row.pid != str(JUNK_PID)]
     for row in rows:
         if not row.camera and row.part != "train":
             raise UserError(

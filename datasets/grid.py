@@ -16,14 +16,14 @@ DISTRACTOR_PID = 0
 _NAME = re.compile(r"(\d+)_([1-8])_")
 _EXPECTED = "grid's images named PPPP_C_… (person, camera 1 to 8), as in 0001_1_25004_107_32_106_221.jpeg"
 _DAMAGE = (
-    *(OSError, EOFError, zlib.error, MatReadError, NotImplementedError),  # not a MATLAB 5 file, or a cut one
+    *(OSError, EOFError, zlib.error, MatReadError, NotImplementedError),  # not a MATLAB 5 file, or cut off
     *(ValueError, KeyError, IndexError, TypeError, AttributeError),  # another structure
 )
 _TRAIN_FIELD = 2  # position of the training identities in the structure of a split
 
 
 def read_grid(root: Path, options: ReadOptions) -> Splits:
-    """Reads ``root/grid/underground_reid``; person 0 of the gallery is everybody who is in no pair.
+    """Reads ``root/grid/underground_reid``; person 0 of the gallery is everybody who is not in a pair.
 
     ``options.split_id`` chooses one of the partitions in ``features_and_partitions.mat``.
 
@@ -64,4 +64,4 @@ def _read_train_pids(file: Path, split_id: int) -> tuple[set[int], int]:
         fields = cells[split_id].ravel()[0]
         return {int(pid) for pid in np.ravel(fields[_TRAIN_FIELD])}, len(cells)
     except _DAMAGE as error:
-        raise UserError(f"{file} does not hold GRID's partitions ({error!r}): copy it anew") from error
+        raise UserError(f"{file} does not hold GRID's partitions ({error!r}): copy it again") from error

@@ -16,7 +16,7 @@ _EXPECTED = "ilids' images named PPPPNNN (person, sequence from 1), as in 000100
 def read_ilids(root: Path, options: ReadOptions) -> Splits:
     """Reads ``root/ilids/i-LIDS_Pedestrian/Persons``; a sequence of a person counts as a camera.
 
-    Ten random half splits (``options.split_id``); of each test identity one image asks and one is in the gallery.
+    Ten random half splits (``options.split_id``); one image of a test identity is the query, one in the gallery.
 
     Raises:
         UserError: the folder is missing or empty, a name cannot be parsed, a person has one image only, or
@@ -61,7 +61,7 @@ def _draw(images_of: dict[int, list[str]]) -> list[Draw]:
 
 
 def _fits(draw: Draw, samples: dict[str, Sample]) -> bool:
-    """Whether a draw names known images, the same test identities on both sides, and no one to train and to test."""
+    """Whether a draw names known images, the same test identities on both sides, and no one to train and test on."""
     if not all(image in samples for part in draw.values() for image in part):
         return False
     train, query, gallery = ([samples[image].pid for image in draw[part]] for part in ("train", "query", "gallery"))

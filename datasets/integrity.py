@@ -10,7 +10,7 @@ from utils.work_share import WHOLE, WorkShare
 
 _HEAD_BYTES = 1 << 16  # one read takes in the whole of most images of people
 _TAIL_BYTES = 1 << 12  # how much may follow the end marker: some cameras and tools add data there
-_BLOCK = 256  # files a thread takes at a time
+_BLOCK = 256  # files per thread at a time
 _FILL = bytes(16)
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB\x60\x82"
 _NO_JPEG_END = "JPEG without its end marker: cut off"
@@ -20,11 +20,11 @@ _OTHER_KINDS = (b"II*\0", b"MM\0*", b"P5", b"P6")  # TIFF, PGM, PPM: known by th
 def find_broken(
     paths: Sequence[str], workers: int = 4, thorough: bool = False, share: WorkShare = WHOLE
 ) -> list[tuple[str, str]]:
-    """Finds the files that are no whole images, as ``decode_image`` judges them.
+    """Finds the files that are not whole images, as ``decode_image`` judges them.
 
-    The quick check decodes only what looks suspicious: it reads a file's beginning and end, and asks for a kind that
-    it knows by the first bytes, whatever the name ends in, then for the end marker (JPEG, PNG) or the length that the
-    header tells (BMP, WebP). It does not see damage in between.
+    The quick check decodes only what looks suspicious: it reads a file's beginning and end, and checks that
+    the first bytes are those of a kind it knows, whichever ending the name has, then the end marker (JPEG, PNG) or the
+    length that the header gives (BMP, WebP). It does not see damage in between.
 
     One fault counts that the decoder may miss: a JPEG filled up with zeros, which it takes for grey pixels.
 
@@ -35,7 +35,7 @@ def find_broken(
         share: What this process looks at of the files, the same in all processes; all of them get all findings.
 
     Returns:
-        Path and reason of each broken file, in the order of ``paths`` whatever the number of threads.
+        Path and reason of each broken file, in the order of ``paths`` for any number of threads.
     """
     own = paths[share.index :: share.count]
     blocks = [own[start : start + _BLOCK] for start in range(0, len(own), _BLOCK)]
@@ -99,7 +99,7 @@ def _judge_size(kind: str, expected: int, size: int) -> str:
 
 
 def _is_filled_up(path: str) -> bool:
-    """Whether a JPEG has zeros in place of its end, as a copy leaves it that reserved the space and then stopped."""
+    """Whether a JPEG ends in zeros, as a copy leaves it that reserved the space and then stopped."""
     try:
         content = Path(path).read_bytes()
     except OSError:

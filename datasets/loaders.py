@@ -10,6 +10,7 @@ from datasets.base import Sample
 from datasets.batch_stream import Batch, BatchSource, BatchStream, ImageReader, Request
 from datasets.cache import ImageCache
 from datasets.samplers import Sampler
+from datasets.style_shift import StyleShift
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, RGB, Pipeline
 from utils.errors import UserError
 
@@ -48,7 +49,7 @@ class Preparer:
             if self.pipeline is None:
                 raise ValueError("the batch carries augmentation parameters, the Preparer has no pipeline for them")
             images = self.pipeline.apply(images, batch.params)
-        out = images.to(torch.float32)  # by itself: a sum of two types is slow on the CPU
+        out = images.to(torch.float32)  # a step of its own: a sum of two types is slow on the CPU
         for channel, (shift, scale) in enumerate(zip(self.shift, self.scale, strict=True)):
             torch.add(torch.full((), shift, device=device), out[:, channel], alpha=scale, out=out[:, channel])
         return out.contiguous(memory_format=self.memory_format)
@@ -57,8 +58,8 @@ class Preparer:
 class TrainLoader:
     """Augmented training batches.
 
-    What a batch holds is a function of the seed, the epoch and the batch's number alone: not of the number of workers,
-    nor of where the epoch was started. Of a batch over several processes, each gets a contiguous part, so that
+    What a batch holds is a function of the seed, the epoch and the batch's number alone, not of the number of workers
+    or of where the epoch was started. Of a batch over several processes, each gets a contiguous part, so that
     RandomIdentitySampler's K images of an identity, and RandomDomainSampler's of a camera, stay together; only
     ``random_patch`` sees which part it works on.
     """
@@ -80,12 +81,12 @@ class TrainLoader:
         pin_memory: bool = False,
         augment_on_device: bool = False,
     ) -> None:
-        """Starts nothing yet: workers start with the first batch and live until the loader goes.
+        """Starts nothing yet: workers start with the first batch and live as long as the loader.
 
         Args:
             samples: Labelled training images.
             sampler: Their order.
-            batch_size: Images a step over all processes; the rest of an epoch that fills no batch is left out.
+            batch_size: Images per step over all processes; the rest of an epoch that fills no batch is left out.
             height: Input size, px.
             width: Input size, px.
             pipeline: Augmentations.
@@ -121,7 +122,7 @@ class TrainLoader:
         self._stream = BatchStream(source, camids, self.share, workers, pin_memory, set())
 
     def __len__(self) -> int:
-        """The number of batches an epoch."""
+        """The number of batches per epoch."""
         return len(self.sampler) // self.batch_size
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
@@ -150,6 +151,7 @@ class EvalLoader:
         world_size: int = 1,
         on_corrupt: str = "stop",
         pin_memory: bool = False,
+        shift: StyleShift | None = None,
     ) -> None:
         """Starts nothing yet: every pass starts its own workers and ends them.
 
@@ -164,10 +166,12 @@ class EvalLoader:
             on_corrupt: "stop" or "skip": what to do about an image that cannot be read. Skipping names it once; it
                 comes black and with pid −1, which no score counts.
             pin_memory: Put batches into page-locked memory, for a GPU.
+            shift: Changes the style of each camera's images.
         """
         self._on_corrupt, self._reported = "blank" if on_corrupt == "skip" else "stop", set[str]()
         self._rows = np.arange(rank, len(samples), world_size)
         self.samples, self.batch_size = samples, min(batch_size, max(len(self._rows), 1))
+        self._shift = shift
         self._reader, self._workers, self._pin_memory = ImageReader(samples, height, width), workers, pin_memory
 
     def __len__(self) -> int:
@@ -185,4 +189,8 @@ class EvalLoader:
         source = BatchSource(self._reader, pids, None, late=False, on_corrupt=self._on_corrupt)
         stream = BatchStream(source, camids, self.batch_size, self._workers, self._pin_memory, self._reported)
         starts = range(0, len(self._rows), self.batch_size)
-        return stream.run([Request(0, at, self._rows[at : at + self.batch_size]) for at in starts])
+        batches = stream.run([Request(0, at, self._rows[at : at + self.batch_size]) for at in starts])
+        if self._shift is None:
+            return batches
+        shift = self._shift
+        return (batch._replace(images=shift(batch.images, batch.camids)) for batch in batches)

@@ -7,8 +7,8 @@ from pathlib import Path
 from datasets.base import ReadOptions, Sample, Splits, require_folder
 from datasets.files import match_images, tell_read_errors
 from utils.errors import UserError
+from utils.match_ranks import JUNK_PID
 
-JUNK_PID = -1
 DISTRACTOR_PID = 0
 _NAME = re.compile(r"(-1|\d+)_c([1-9]\d*)")
 _EXPECTED = "images named PPPP_cC… (person, camera from 1), as in 0002_c1s1_000451_03.jpg"
@@ -62,5 +62,5 @@ def read_market_folder(folder: Path, name: str, *, num_cameras: int | None) -> l
         if pid != JUNK_PID:
             samples.append(Sample(path, pid, camera - 1))
     if not samples:
-        raise UserError(f"{folder} holds junk images (person -1) only: copy {name} anew")
+        raise UserError(f"{folder} holds junk images (person -1) only: copy {name} again")
     return samples

@@ -43,7 +43,7 @@ def read_msmt17(root: Path, options: ReadOptions) -> Splits:
 def _list_tree(folder: Path) -> set[str]:
     """Lists the images in the folders in ``folder``, as ``folder/name``, by reading folders only."""
     files = set()
-    for person in list_folder_names(folder, "MSMT17's folders of images, one a person"):
+    for person in list_folder_names(folder, "MSMT17's folders of images, one per person"):
         names = list_image_names(folder / person, "images of one person", allow_empty=True)
         files |= {f"{person}/{name}" for name in names}
     return files
@@ -56,7 +56,7 @@ def _read_list(file: Path, folder: Path, files: set[str], first_pid: int) -> lis
     """
     with tell_read_errors(file):
         if not file.is_file():
-            raise UserError(f"no file {file}: expected the list that comes with MSMT17, a line an image")
+            raise UserError(f"no file {file}: expected the list that comes with MSMT17, one line per image")
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     samples: dict[str, Sample] = {}
     for number, line in enumerate(lines, start=1):
@@ -67,13 +67,13 @@ def _read_list(file: Path, folder: Path, files: set[str], first_pid: int) -> lis
             raise UserError(f"{file}, line {number}: {line!r} is not 'path pid'")
         name = os.path.normpath(name)  # "./0000/…"
         if name not in files:
-            raise UserError(f"{file}, line {number}: no image {folder}/{name}; copy the folder anew")
+            raise UserError(f"{file}, line {number}: no image {folder}/{name}; copy the folder again")
         camera = int(match_name(name, _NAME, _EXPECTED)[1])
         if not 1 <= camera <= _NUM_CAMERAS:
             raise UserError(f"{file}, line {number}: camera {camera} of {name} is not one of 1 to {_NUM_CAMERAS}")
         sample = Sample(f"{folder}/{name}", first_pid + int(pid), camera - 1)
         if samples.setdefault(name, sample) != sample:
-            raise UserError(f"{file}, line {number}: {name} is listed for another person above: copy the list anew")
+            raise UserError(f"{file}, line {number}: {name} is listed for another person above: copy the list again")
     if not samples:
-        raise UserError(f"{file} lists no image: copy MSMT17's lists anew")
+        raise UserError(f"{file} lists no image: copy MSMT17's lists again")
     return sorted(samples.values())

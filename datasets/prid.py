@@ -16,8 +16,8 @@ _LAST_SHARED_PID = 200  # above it the two cameras number different people
 def read_prid(root: Path, options: ReadOptions) -> Splits:
     """Reads ``root/prid2011/prid_2011/single_shot/{cam_a,cam_b}``.
 
-    The people that both cameras saw are halved at random, ten times (``options.split_id``); camera a asks. Everybody
-    else of camera b is a distractor in the gallery, everybody else of camera a is not used.
+    The people that both cameras saw are halved at random, ten times (``options.split_id``); camera a is the query. The
+    other people of camera b are distractors in the gallery, those of camera a are not used.
 
     Raises:
         UserError: a folder is missing or empty, a name cannot be parsed, one of the first 200 is in one camera only,
@@ -35,7 +35,7 @@ def read_prid(root: Path, options: ReadOptions) -> Splits:
     if shared[0] != shared[1]:
         wrong = min(shared[0] ^ shared[1])
         raise UserError(
-            f"person_{wrong:04} of {folder} is in one camera only; the first 200 should be in both: copy anew"
+            f"person_{wrong:04} of {folder} is in one camera only; the first 200 should be in both: copy it again"
         )
     draws = share_halves(folder / SPLITS_FILE, [str(pid) for pid in shared[0]])
     check_split_id("prid", options.split_id, len(draws))

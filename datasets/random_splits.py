@@ -23,7 +23,7 @@ Draw = dict[str, list[str]]
 def shuffled(items: Iterable[str], generator: random.Random) -> list[str]:
     """Returns ``items`` in random order: sorted by one number each from ``generator.random()``.
 
-    Only that method's stream is promised to stay the same from one version of Python to the next (Mersenne Twister
+    Only that method's stream is guaranteed to stay the same from one version of Python to the next (Mersenne Twister
     with an integer seed); ``shuffle`` and ``sample`` are not, hence this function.
     """
     return [item for _, item in sorted((generator.random(), item) for item in items)]

@@ -1,7 +1,7 @@
 """In which order an epoch shows the training images.
 
 A sampler is a pure function of a seed and an epoch. Its order is meant to be cut into batches of ``batch_size``, one
-after the other; the samplers that shape batches promise their shape for exactly that cut.
+after the other; the samplers that shape batches guarantee their shape for exactly that cut.
 """
 
 import zlib
@@ -74,7 +74,7 @@ class RandomIdentitySampler:
             num_instances: K, at least 2.
 
         Raises:
-            UserError: ``batch_size`` is no multiple of K, holds fewer than 2 identities, or more than there are.
+            UserError: ``batch_size`` is not a multiple of K, holds fewer than 2 identities, or more than there are.
         """
         rows_of = _rows_by([s.pid for s in samples])
         if num_instances < 2:
@@ -88,7 +88,7 @@ class RandomIdentitySampler:
         if len(rows_of) < self.pids_per_batch:
             raise UserError(
                 f"train.batch_size {batch_size} with sampler.num_instances {num_instances} asks for "
-                f"{self.pids_per_batch} identities a batch, the training data has {len(rows_of)}"
+                f"{self.pids_per_batch} identities per batch, the training data has {len(rows_of)}"
             )
         self.rows_of, self.seed, self.num_instances = rows_of, seed, num_instances
         self.num_groups = np.array([max(1, len(rows) // num_instances) for rows in rows_of])
@@ -126,7 +126,7 @@ class RandomIdentitySampler:
 
 
 class RandomDomainSampler:
-    """Batches with equal shares of N domains (cameras or data sets), drawn anew for every batch.
+    """Batches with equal shares of N domains (cameras or data sets), chosen afresh for every batch.
 
     Each domain deals its images out in shuffled order and starts over when it has none left, so that a small domain
     repeats its images within an epoch. An epoch has as many batches as the images fill. (Torchreid ends the epoch
@@ -140,7 +140,7 @@ class RandomDomainSampler:
             domains: The domain of every training image.
             seed: Of the order.
             batch_size: Over all processes, a multiple of the number of domains.
-            num_domains: N; 0 or less stands for all.
+            num_domains: N; 0 or less means all.
             noun: What a domain is, for messages: "cams" or "datasets".
 
         Raises:
@@ -184,7 +184,7 @@ class SamplerOptions:
 
     Attributes:
         seed: Of the order.
-        batch_size: Images a step over all processes.
+        batch_size: Images per step over all processes.
         num_instances: Images of an identity in a batch (RandomIdentitySampler).
         num_cams: Cameras in a batch, 0 for all (RandomDomainSampler).
         num_datasets: Data sets in a batch, 0 for all (RandomDatasetSampler).

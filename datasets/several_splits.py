@@ -17,10 +17,10 @@ def choose_split_ids(name: str, splits: Splits, split_id: int, num_splits: int, 
         sources: What is trained on.
 
     Returns:
-        Values of ``split_id``, rising; ``num_splits`` of them, or one.
+        Values of ``split_id``, ascending; ``num_splits`` of them, or one.
 
     Raises:
-        UserError: there are not so many, or people whom other splits test on are trained on.
+        UserError: there are not that many, or people whom other splits test on are trained on.
     """
     if num_splits == 1 or not splits.split_ids:
         return [split_id]

@@ -2,24 +2,28 @@
 
 People, cameras and images are random functions of their numbers: person 7 of domain b looks the same whatever else is
 drawn, on every machine. Domains differ in style, and have people and cameras of their own. What is drawn is kept below
-``<root>/synthetic`` and drawn only once.
+``<root>/synthetic`` and drawn only once; ``files.csv`` beside the images lists them with sizes and checksums, so that
+a folder is noticed from which images were taken, to which some were added, or in which some were changed.
 """
 
 import logging
 import multiprocessing
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from datasets.base import Reader, ReadOptions, Splits
+from datasets.files import list_image_names, tell_read_errors
 from datasets.market1501 import read_market_layout
-from datasets.synthetic_domains import DOMAINS, Camera
+from datasets.synthetic_camera import Camera
+from datasets.synthetic_domains import DOMAINS
 from datasets.synthetic_people import Draws, draw_person
 from utils.errors import UserError
 from utils.log import progress
@@ -27,10 +31,11 @@ from utils.log import progress
 logger = logging.getLogger(__name__)
 
 RENDERER_VERSION = 3  # part of the cache's name: raised with every change to what is drawn
-JPEG_QUALITY = 92
 _FIRST_TEST_PID = 5001
 _FIRST_STRANGER = 10_001  # people who are drawn as distractors, pid 0
-_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # first number of a random key
+_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # second number of a random key, after the seed
+_PARTS = ("bounding_box_train", "query", "bounding_box_test")
+_MANIFEST = "files.csv"  # columns: file, bytes, crc32
 
 
 @dataclass(frozen=True)
@@ -91,21 +96,18 @@ def read_synthetic(domain: str, root: Path, options: ReadOptions) -> Splits:
     Args:
         domain: Key of ``DOMAINS``.
         root: Made if it does not exist.
-        options: Sizes and seed are in ``options.synthetic``, by the names of ``SyntheticSize``.
+        options: Sizes and seed are in ``options.synthetic``, by the names of ``SyntheticSize``;
+            ``options.check_contents`` compares every byte.
 
     Raises:
-        UserError: a size out of its range, the folder cannot be written, or images have been taken away or added.
+        UserError: a size out of its range, the folder cannot be written, or it is not as it was drawn.
     """
     size = SyntheticSize(**options.synthetic)
     folder = find_domain(domain, size, root)
     if not folder.is_dir():
         draw_domain(domain, size, folder)
-    splits = read_market_layout(folder, f"synthetic_{domain}")
-    expected = sum(1 for _ in _list_tasks(size))
-    found = len(splits.train) + len(splits.query) + len(splits.gallery)
-    if found != expected:
-        raise UserError(f"{folder} holds {found} images instead of {expected}: delete it, and it is drawn anew")
-    return splits
+    check_drawn(folder, size, options.check_contents)
+    return read_market_layout(folder, f"synthetic_{domain}")
 
 
 def find_domain(domain: str, size: SyntheticSize, root: Path) -> Path:
@@ -134,6 +136,7 @@ def draw_domain(domain: str, size: SyntheticSize, folder: Path, workers: int = 1
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             target = Path(temporary) / folder.name
             _draw_all(domain, size, tasks, target, workers)
+            _write_manifest(target, tasks)
             try:
                 target.rename(folder)
             except OSError:
@@ -142,6 +145,60 @@ def draw_domain(domain: str, size: SyntheticSize, folder: Path, workers: int = 1
     except OSError as error:
         raise UserError(f"cannot draw synthetic_{domain} into {folder}: {error.strerror or error}") from error
     logger.info("drew %d images of synthetic_%s into %s", len(tasks), domain, folder)
+
+
+def check_drawn(folder: Path, size: SyntheticSize, contents: bool = False) -> None:
+    """Checks that a drawn folder holds the images that were drawn, by their names and lengths.
+
+    A folder that was drawn before there was a list of files is checked by names alone, with a warning.
+
+    Args:
+        folder: As ``find_domain`` names it.
+        size: How much was drawn.
+        contents: Compare the checksums too, which reads every file.
+
+    Raises:
+        UserError: images are missing, added or changed; the message names the first of each kind.
+    """
+    anew = ", and it is drawn anew"
+    drawn = {task.file for task in _list_tasks(size)}
+    found = {
+        f"{part}/{name}"
+        for part in _PARTS
+        for name in list_image_names(folder / part, f"drawn images; delete {folder}{anew}", allow_empty=True)
+    }
+    faults = {"missing": drawn - found, "added": found - drawn}
+    manifest = folder / _MANIFEST
+    with tell_read_errors(manifest):
+        if manifest.is_file():
+            lines = manifest.read_text("utf-8", errors="replace").splitlines()
+            listed = dict(line.split(",", 1) for line in lines if "," in line)
+            faults["changed"] = {
+                name for name in drawn & found if not _is_as_listed(folder / name, listed.get(name, ""), contents)
+            }
+        else:
+            logger.warning(
+                "%s has no %s: only names of images are checked; delete the folder%s", folder, _MANIFEST, anew
+            )
+    told = [f"{len(names)} {kind} ({min(names)!r})" for kind, names in faults.items() if names]
+    if told:
+        raise UserError(f"{folder} is not as it was drawn: images {', '.join(told)}; delete the folder{anew}")
+
+
+def _is_as_listed(file: Path, listed: str, contents: bool) -> bool:
+    """Whether a file has the length, and with ``contents`` the checksum too, of its line in the list."""
+    return _describe(file) == listed if contents else listed.split(",")[0] == str(file.stat().st_size)
+
+
+def _describe(file: Path) -> str:
+    content = file.read_bytes()
+    return f"{len(content)},{zlib.crc32(content):08x}"
+
+
+def _write_manifest(folder: Path, tasks: Iterable[_Task]) -> None:
+    """Lists the drawn files."""
+    rows = (f"{task.file},{_describe(folder / task.file)}" for task in tasks)
+    (folder / _MANIFEST).write_text("\n".join(["file,bytes,crc32", *rows, ""]))
 
 
 def _list_tasks(size: SyntheticSize) -> Iterator[_Task]:
@@ -166,7 +223,7 @@ def _file_name(pid: int, camera: int, number: int) -> str:
 
 def _draw_all(domain: str, size: SyntheticSize, tasks: list[_Task], folder: Path, workers: int) -> None:
     """Draws the images into a new folder, in as many processes as are asked for."""
-    for part in ("bounding_box_train", "query", "bounding_box_test"):
+    for part in _PARTS:
         (folder / part).mkdir(parents=True)
     label = f"drawing synthetic_{domain}"
     if workers == 1:
@@ -184,11 +241,11 @@ def _draw(domain: str, size: SyntheticSize, tasks: Iterable[_Task], folder: Path
         Camera(DOMAINS[domain], size.height, size.width, Draws(size.seed, _CAMERA, code, number))
         for number in range(1, size.cameras + 1)
     ]
+    person_of = lru_cache(1)(lambda number: draw_person(Draws(size.seed, _PERSON, code, number)))  # tasks go by people
     for task in tasks:
-        person = draw_person(Draws(size.seed, _PERSON, code, task.person))
         draws = Draws(size.seed, _IMAGE, code, task.person, task.camera, task.number)
-        pixels = cameras[task.camera - 1].photograph(person, draws)
-        Image.fromarray(pixels).save(folder / task.file, quality=JPEG_QUALITY)
+        pixels = cameras[task.camera - 1].photograph(person_of(task.person), draws)
+        Image.fromarray(pixels).save(folder / task.file, quality=DOMAINS[domain].quality)
 
 
 SYNTHETIC_READERS: dict[str, Reader] = {

@@ -1,27 +1,42 @@
-"""Where and how people are seen: domains, their cameras, and what a camera makes of a scene.
+"""Where and how people are seen: the domains and their styles.
 
 A domain is a place with its own cameras. Its images differ from those of other domains in *style*: colour response,
-contrast, sharpness, haze, light, background. Each style value has a middle that belongs to the domain, a part that
-belongs to the camera and a part that changes from image to image.
+contrast, sharpness, haze, light, background, compression. Each style value has a middle that belongs to the domain, a
+part that belongs to the camera and a part that changes from image to image.
+
+Domains a, b and c are composed by hand. All others are drawn, each from its code and ``STYLE_SEED`` alone, from one
+distribution: even and independent over the ranges of ``STYLES`` and the constants below it, which hold a, b and c too.
+None was chosen or changed after a look at scores.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.ndimage import correlate1d
-
 from datasets.synthetic_backgrounds import paint_park, paint_station, paint_street
-from datasets.synthetic_figure import Pose, paint_person
-from datasets.synthetic_paint import Array, Canvas, Frame
-from datasets.synthetic_people import Colour, Draws, Person
+from datasets.synthetic_paint import Array
+from datasets.synthetic_people import Colour, Draws
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-LEVELS = 1024  # steps of the table that holds a camera's tone curve
-TONE_TOP = 1.5  # the brightest value that the table knows
-PANORAMA_WIDTH = 3  # width of a camera's scene by the image's width
-PANORAMA_HEIGHT = 1.15
+Range = tuple[float, float]
+
+STYLE_SEED = 1
+STYLES: dict[str, tuple[Range, Range, Range]] = {  # ranges of a value's middle, ± camera and ± image
+    "warmth": ((-0.35, 0.35), (0.08, 0.15), (0.05, 0.18)),
+    "tint": ((-0.12, 0.12), (0.04, 0.07), (0.03, 0.06)),
+    "exposure": ((-0.4, 0.2), (0.14, 0.22), (0.10, 0.22)),
+    "gamma": ((-0.3, 0.3), (0.08, 0.14), (0.05, 0.12)),
+    "contrast": ((-0.45, 0.15), (0.08, 0.16), (0.06, 0.16)),
+    "saturation": ((-0.5, 0.25), (0.08, 0.16), (0.04, 0.12)),
+    "haze": ((0.0, 0.35), (0.03, 0.10), (0.02, 0.11)),
+    "detail": ((-0.9, 1.0), (0.10, 0.35), (0.05, 0.25)),
+    "noise": ((0.0, 0.06), (0.005, 0.02), (0.0, 0.02)),
+    "slope": ((-0.1, 0.1), (0.08, 0.18), (0.10, 0.22)),
+}
+BLUR: Range = (0.005, 0.014)
+VIGNETTE: Range = (0.0, 0.25)
+QUALITY: Range = (40, 95)
+HAZE_COLOUR: tuple[Range, Range] = ((0.1, 0.85), (-0.1, 0.1))  # its brightness, and what is added to each channel
+BACKGROUND_CAST: tuple[Range, Range] = ((0.7, 1.2), (-0.15, 0.15))
+BACKGROUNDS: dict[Callable[[Array, Draws], None], float] = {paint_street: 1.0, paint_station: 1.0, paint_park: 1.0}
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class Domain:
     Attributes:
         code: Part of every random key; never given to another domain.
         paint_background: Fills a panorama of a camera's scene.
+        background_cast: Factors of the panorama's red, green and blue.
         warmth: Log gain of red, and of blue with the other sign.
         tint: Log gain of green.
         exposure: Log gain of all channels.
@@ -53,10 +69,12 @@ class Domain:
         noise: Half-width of the noise of the sensor.
         slope: Half the brightness difference between the left and the right edge, as a share.
         vignette: How much darker the corners are, as a share.
+        quality: Of the JPEG files, as Pillow counts it, 1 to 95.
     """
 
     code: int
     paint_background: Callable[[Array, Draws], None]
+    background_cast: Colour
     haze_colour: Colour
     warmth: Spread
     tint: Spread
@@ -70,25 +88,55 @@ class Domain:
     noise: Spread
     slope: Spread
     vignette: float
+    quality: int
 
 
-STYLE_NAMES = (
-    "warmth",
-    "tint",
-    "exposure",
-    "gamma",
-    "contrast",
-    "saturation",
-    "haze",
-    "detail",
-    "noise",
-    "slope",
-)
+def draw_style(code: int) -> Domain:
+    """Draws a domain; its values end after three decimals.
+
+    Args:
+        code: The domain's; nothing else is drawn from.
+    """
+    draws = Draws(STYLE_SEED, code)
+
+    def value(bounds: Range) -> float:
+        return round(draws.uniform(*bounds), 3)
+
+    def spread(name: str) -> Spread:
+        middle, camera, image = (value(bounds) for bounds in STYLES[name])
+        return Spread(middle, camera, image)
+
+    def colour(bounds: tuple[Range, Range]) -> Colour:
+        light = value(bounds[0])
+        red, green, blue = (round(light + value(bounds[1]), 3) for _ in range(3))
+        return red, green, blue
+
+    return Domain(
+        code=code,
+        paint_background=draws.pick(BACKGROUNDS),
+        background_cast=colour(BACKGROUND_CAST),
+        haze_colour=colour(HAZE_COLOUR),
+        warmth=spread("warmth"),
+        tint=spread("tint"),
+        exposure=spread("exposure"),
+        gamma=spread("gamma"),
+        contrast=spread("contrast"),
+        saturation=spread("saturation"),
+        haze=spread("haze"),
+        detail=spread("detail"),
+        blur=value(BLUR),
+        noise=spread("noise"),
+        slope=spread("slope"),
+        vignette=value(VIGNETTE),
+        quality=round(value(QUALITY)),
+    )
+
 
 DOMAINS: dict[str, Domain] = {
     "a": Domain(  # a street at noon: clear, neutral, sharp
         code=1,
         paint_background=paint_street,
+        background_cast=(1.0, 1.0, 1.0),
         haze_colour=(0.8, 0.82, 0.85),
         warmth=Spread(0.05, 0.1, 0.06),
         tint=Spread(0.0, 0.05, 0.03),
@@ -102,10 +150,12 @@ DOMAINS: dict[str, Domain] = {
         noise=Spread(0.02, 0.01, 0.0),
         slope=Spread(0.0, 0.1, 0.12),
         vignette=0.05,
+        quality=92,
     ),
     "b": Domain(  # a station hall: hazy, greenish, soft
         code=2,
         paint_background=paint_station,
+        background_cast=(1.0, 1.0, 1.0),
         haze_colour=(0.55, 0.72, 0.66),
         warmth=Spread(-0.22, 0.12, 0.15),
         tint=Spread(0.10, 0.06, 0.05),
@@ -119,10 +169,12 @@ DOMAINS: dict[str, Domain] = {
         noise=Spread(0.03, 0.01, 0.0),
         slope=Spread(0.0, 0.1, 0.15),
         vignette=0.1,
+        quality=92,
     ),
     "c": Domain(  # a park at dusk: dark, warm, noisy, over-sharpened
         code=3,
         paint_background=paint_park,
+        background_cast=(1.0, 1.0, 1.0),
         haze_colour=(0.20, 0.12, 0.08),
         warmth=Spread(0.28, 0.10, 0.15),
         tint=Spread(-0.03, 0.05, 0.05),
@@ -136,119 +188,7 @@ DOMAINS: dict[str, Domain] = {
         noise=Spread(0.05, 0.015, 0.015),
         slope=Spread(0.0, 0.15, 0.2),
         vignette=0.2,
+        quality=92,
     ),
+    **{name: draw_style(code) for code, name in enumerate("defghijkl", start=4)},
 }
-
-
-class Camera:
-    """One camera: its viewpoint, scene and style.
-
-    Args:
-        domain: The place that it watches.
-        height: Height of its images, px.
-        width: Width of its images, px.
-        draws: The camera's random numbers.
-    """
-
-    def __init__(self, domain: Domain, height: int, width: int, draws: Draws) -> None:
-        self._domain = domain
-        self._shape = (height, width)
-        self._yaw = draws.uniform(-np.pi, np.pi)
-        self._tilt = draws.uniform(-0.05, 0.28)
-        self._scale = draws.uniform(0.84, 0.92)
-        self._light = draws.uniform(0.06, 0.22) * draws.pick({-1: 1.0, 1: 1.0})
-        self._style = {name: self._draw_camera_style(name, draws) for name in STYLE_NAMES}
-        self._panorama = np.zeros((round(PANORAMA_HEIGHT * height), PANORAMA_WIDTH * width, 3), np.float32)
-        domain.paint_background(self._panorama, draws)
-        self._kernel = _gaussian(domain.blur * height)
-        across = np.linspace(-1, 1, width, dtype=np.float32)
-        down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-        self._across = across
-        self._vignette = (1 - domain.vignette * 0.5 * (across * across + down * down)).astype(np.float32)
-
-    def _draw_camera_style(self, name: str, draws: Draws) -> Spread:
-        spread: Spread = getattr(self._domain, name)
-        return Spread(draws.around(spread.middle, spread.camera), 0.0, spread.image)
-
-    def photograph(self, person: Person, draws: Draws) -> np.ndarray:
-        """Draws one image of a person.
-
-        Args:
-            person: Who is seen.
-            draws: The image's random numbers.
-
-        Returns:
-            (height, width, 3) uint8, RGB.
-        """
-        pixels = self._draw_place(draws)
-        frame = Frame(
-            feet=draws.around(0.95, 0.035),
-            centre=draws.around(0.0, 0.025),
-            scale=draws.around(self._scale, 0.05),
-            tilt=draws.around(self._tilt, 0.05),
-            lean=draws.around(0.0, 0.03),
-        )
-        yaw = self._yaw + draws.around(0.0, 1.0)
-        pose = Pose(yaw, stride=draws.uniform(-0.13, 0.13), arm_swing=draws.uniform(-0.12, 0.12))
-        style = {name: draws.around(spread.middle, spread.image) for name, spread in self._style.items()}
-        paint_person(Canvas(pixels, frame, self._light), person, pose)
-        self._occlude(pixels, draws)
-        return self._develop(pixels, style, draws)
-
-    def _draw_place(self, draws: Draws) -> Array:
-        """Cuts the image's background out of the camera's panorama."""
-        height, width = self._shape
-        top = round(draws.uniform(0, self._panorama.shape[0] - height))
-        left = round(draws.uniform(0, self._panorama.shape[1] - width))
-        return self._panorama[top : top + height, left : left + width].copy()
-
-    def _occlude(self, pixels: Array, draws: Draws) -> None:
-        """Puts a post or a box before the person in some images."""
-        if not draws.chance(0.12):
-            return
-        height, width = self._shape
-        grey = draws.uniform(0.15, 0.6)
-        left = int(draws.uniform(-0.2, 0.9) * width)
-        if draws.chance(0.5):
-            pixels[:, max(left, 0) : max(left + round(0.14 * width), 0)] = grey
-        else:
-            pixels[round(draws.uniform(0.68, 0.85) * height) :, max(left, 0) : max(left + width // 2, 0)] = grey
-
-    def _develop(self, scene: Array, style: Mapping[str, float], draws: Draws) -> np.ndarray:
-        """Turns a scene into what the camera stores: light, lens, colours, tones, noise."""
-        light = self._vignette * (1 + np.float32(style["slope"]) * self._across)
-        scene *= light[..., None]
-        blurred = correlate1d(
-            correlate1d(scene, self._kernel, axis=0, mode="nearest"), self._kernel, axis=1, mode="nearest"
-        )
-        scene += np.float32(max(style["detail"], -1.0)) * (scene - blurred)
-        saturation = np.float32(math.exp(style["saturation"]))
-        grey = scene[..., 0] * LUMA[0] + scene[..., 1] * LUMA[1] + scene[..., 2] * LUMA[2]
-        scene = saturation * scene + ((1 - saturation) * grey)[..., None]
-        index = np.clip(scene * _compute_gains(style) * np.float32((LEVELS - 1) / TONE_TOP), 0, LEVELS - 1)
-        tones = self._compute_tone_curves(style)
-        image = np.stack([tones[c][index[..., c].astype(np.intp)] for c in range(3)], axis=-1)
-        image += (draws.field(*self._shape) * np.float32(255 * max(style["noise"], 0.0)))[..., None]
-        return np.clip(image, 0, 255).astype(np.uint8)
-
-    def _compute_tone_curves(self, style: Mapping[str, float]) -> Array:
-        """Computes what each channel stores for a light value: (3, LEVELS) float32 in [0, 255]."""
-        tone = np.linspace(0, TONE_TOP, LEVELS) ** math.exp(style["gamma"])
-        tone = np.clip(0.5 + math.exp(style["contrast"]) * (tone - 0.5), 0, 1)
-        haze = min(max(style["haze"], 0.0), 0.9)
-        colours = np.array(self._domain.haze_colour)[:, None]
-        return (255 * ((1 - haze) * tone + haze * colours)).astype(np.float32)
-
-
-def _compute_gains(style: Mapping[str, float]) -> Array:
-    """Computes the channels' gains, (3,)."""
-    logs = (style["warmth"], style["tint"], -style["warmth"])
-    return np.array([math.exp(style["exposure"] + log) for log in logs], np.float32)
-
-
-def _gaussian(sigma_px: float) -> Array:
-    """Makes a Gaussian kernel of standard deviation ``sigma_px`` px; sums to 1."""
-    reach = max(1, round(2.5 * sigma_px))
-    offsets = np.arange(-reach, reach + 1, dtype=np.float64)
-    kernel = np.exp(-0.5 * (offsets / max(sigma_px, 1e-3)) ** 2)
-    return (kernel / kernel.sum()).astype(np.float32)

@@ -24,12 +24,12 @@ RGB = tuple[float, float, float]
 class Pipeline:
     """Augmentations applied one after the other, reproducible image by image.
 
-    The parameters of an image depend on the seed, the epoch and the image's position in the epoch alone: not on the
-    batch size, the number of workers or processes, nor on which other augmentations are switched on.
+    The parameters of an image depend on the seed, the epoch and the image's position in the epoch alone, not on the
+    batch size, the number of workers or processes, or which other augmentations are switched on.
     """
 
     def __init__(self, names: Sequence[str], height: int, width: int, mean: RGB = IMAGENET_MEAN, seed: int = 0) -> None:
-        """Sets up the named augmentations, in ``TRANSFORMS``' order whatever the order of ``names``.
+        """Sets up the named augmentations, in ``TRANSFORMS``' order; the order of ``names`` does not matter.
 
         Args:
             names: Entries of ``TRANSFORMS``.

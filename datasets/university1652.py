@@ -12,7 +12,7 @@ from utils.errors import UserError
 def read_university1652(root: Path, options: ReadOptions) -> Splits:
     """Reads ``root/university1652/University-Release``: ``train/VIEW/ID``, ``test/{query_drone,gallery_satellite}/ID``.
 
-    There are no cameras, and the protocol leaves nothing out: each image is a camera of its own.
+    There are no cameras, and the protocol leaves nothing out: each image counts as its own camera.
 
     Raises:
         UserError: a folder is missing or empty, or a folder of images is not named by a number.
@@ -28,7 +28,7 @@ def read_university1652(root: Path, options: ReadOptions) -> Splits:
 
 def _read_buildings(folder: Path, camids: Iterator[int]) -> Iterator[Sample]:
     """Yields the images in the numbered folders of ``folder``, each with the next camera."""
-    expected = "University-1652's folders of images, one a building, named by its number as in 0839"
+    expected = "University-1652's folders of images, one per building, named by its number as in 0839"
     for building in list_folder_names(folder, expected):
         if not building.isdecimal():
             raise UserError(f"folder {folder / building} is not named by a number: expected {expected}")

@@ -13,7 +13,7 @@ _EXPECTED = "viper's images named PPP_A (person, angle), as in 000_45.bmp"
 
 
 def read_viper(root: Path, options: ReadOptions) -> Splits:
-    """Reads ``root/viper/VIPeR/{cam_a,cam_b}``, one image of each person in either.
+    """Reads ``root/viper/VIPeR/{cam_a,cam_b}``, one image of each person in each.
 
     Ten random half splits, each with either camera as the query: 20 values of ``options.split_id``.
 
@@ -32,6 +32,6 @@ def read_viper(root: Path, options: ReadOptions) -> Splits:
     if seen != expected:
         wrong = next(pid for pid, _ in expected if [c for p, c in seen if p == pid] != [0, 1])
         raise UserError(
-            f"person {wrong:03} of {folder / 'VIPeR'} has not one image in each of cam_a and cam_b: copy anew"
+            f"person {wrong:03} of {folder / 'VIPeR'} has not one image in each of cam_a and cam_b: copy it again"
         )
     return split_two_cameras(folder, samples, options.split_id)

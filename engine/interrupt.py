@@ -51,11 +51,11 @@ class StopRequest:
     A signal raises ``Interrupted`` wherever the program is, except inside of ``held()``: there it is remembered, and
     whoever holds it asks ``received`` at a place where the run is saved. A second signal of the same number ends the
     process at once, as without a listener. (Of the same number, because torchrun follows a Ctrl-C by SIGTERM.) Forked
-    processes, such as those that load images, are deaf to what they inherit; so is a run under nohup to SIGHUP.
+    processes, such as those that load images, ignore these signals; a run under nohup ignores SIGHUP.
 
     Args:
         last: Where the run's newest checkpoint goes, for the line that says how to continue; None for no such file.
-        announce: Say on stderr that a held signal was heard.
+        announce: Say on stderr that a held signal was received.
     """
 
     def __init__(self, last: Path | None = None, announce: bool = True) -> None:
@@ -107,7 +107,7 @@ class StopRequest:
         return EXIT_CODES[self.received] if self.received else 0
 
     def interrupted(self, exit_code: int) -> Interrupted:
-        """Makes the exception that ends the run and says how to continue; other signals change it no more."""
+        """Makes the exception that ends the run and says how to continue; later signals do not change it."""
         self._leaving = True
         stopped = f"stopped by {self.received.name}" if self.received else "stopped"
         if self.last is not None and self.last.exists():

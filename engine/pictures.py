@@ -1,7 +1,7 @@
 """Pictures to look at after an evaluation: ranked lists, CMC curves, distances, activation maps.
 
-What they show is collected while the evaluation runs, in little memory (no distance matrix, no feature is kept), and
-drawn when its scores are safely on the disk.
+What they show is collected while the evaluation runs, in little memory (neither the distance matrix nor the features
+are kept), and drawn when its scores are safely on the disk.
 """
 
 import logging
@@ -18,12 +18,14 @@ from engine.evaluator import Batches, HasQueryAndGallery, LabelArrays, Prepare
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
-from utils.neighbours import Neighbour, RankedList, TopLists, choose_queries, watch_blocks
-from utils.plots import draw_activation_maps, draw_cmc, draw_distances
-from utils.rank_page import format_rank_page
-from utils.rank_sheet import draw_ranked_lists, shorten
+from utils.log import progress
+from utils.match_ranks import MatchRules
+from utils.plots import draw_activation_maps, draw_cmc, draw_distances, save_figure
+from utils.ranked_lists import Neighbour, RankedList, TopLists, choose_queries, watch_blocks
+from utils.ranked_lists_page import format_ranked_lists_page
+from utils.ranked_lists_sheet import draw_ranked_lists
 from utils.ranking import RankingResult
-from utils.ranks import Protocol
+from utils.thumbnails import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +40,10 @@ class WatchedRanking:
 
     target: HasQueryAndGallery
     distance: str
-    protocol: Protocol
+    rules: MatchRules
     lists: TopLists
     histogram: DistanceHistogram
     result: RankingResult | None = None
-
-
-@dataclass(frozen=True)
-class MapSheet:
-    """Images (N, H, W, 3) uint8, their activation maps (N, H, W) in [0, 1], and a caption each."""
-
-    images: np.ndarray
-    maps: np.ndarray
-    captions: list[str]
 
 
 class Pictures:
@@ -74,12 +67,12 @@ class Pictures:
         """Passes the blocks of a target's distance matrix on and keeps what the pictures show."""
         if not self.topk:
             return blocks
-        protocol = Protocol(*labels)
+        rules = MatchRules(*labels)
         watched = WatchedRanking(
-            target, distance, protocol, TopLists(len(protocol.query_pids), self.topk), DistanceHistogram()
+            target, distance, rules, TopLists(len(rules.query_pids), self.topk), DistanceHistogram()
         )
         self.rankings[name] = watched
-        return watch_blocks(blocks, protocol, watched.lists, watched.histogram)
+        return watch_blocks(blocks, rules, watched.lists, watched.histogram)
 
     def finish(self, name: str, result: RankingResult) -> None:
         """Takes the scores of a target whose blocks have all passed."""
@@ -101,11 +94,11 @@ class Pictures:
         if self.rankings:
             results = {name: w.result for name, w in self.rankings.items() if w.result is not None}
             curves = {f"{name}: rank-1 {r.cmc[0]:.1%}, mAP {r.mAP:.1%}": r.cmc for name, r in results.items()}
-            draw_cmc(curves, folder / "cmc.png")
+            save_figure(draw_cmc(curves), folder / "cmc.png")
         if self._network:
             model, prepare = self._network
             for name, batches in self.shown.items():
-                write_maps(name, take_maps(model, prepare, batches), make_folder(folder / f"visactmap_{name}"))
+                write_maps(name, model, prepare, batches, make_folder(folder / f"visactmap_{name}"))
         drawn = [f"visrank_{name}" for name in self.rankings] + [f"visactmap_{name}" for name in self.shown]
         logger.info("pictures are in %s", ", ".join(str(folder / part) for part in drawn))
 
@@ -114,19 +107,6 @@ def choose_shown(num_images: int, seed: int = 0) -> list[int]:
     """Chooses the query images whose activation maps are drawn: at random, the same in every run; ascending."""
     chosen = np.random.default_rng(seed).permutation(num_images)[:MAPS_OF_A_TARGET]
     return sorted(chosen.tolist())
-
-
-def take_maps(model: nn.Module, prepare: Prepare, batches: Batches) -> MapSheet:
-    """Computes the activation maps of some images."""
-    images, maps = [], []
-    for batch in batches:
-        maps.append(compute_activation_maps(model, prepare(batch)).cpu())
-        images.append(batch.images.cpu())
-    return MapSheet(
-        torch.cat(images).permute(0, 2, 3, 1).numpy(),
-        torch.cat(maps).numpy(),
-        [f"id {s.pid}, camera {s.camid}\n{shorten(PurePath(s.path).name, 34)}" for s in batches.samples],
-    )
 
 
 @torch.no_grad()
@@ -164,19 +144,19 @@ def compute_activation_maps(model: nn.Module, images: Tensor) -> Tensor:
 def make_ranked_list(watched: WatchedRanking, query: int) -> RankedList:
     """Joins what was kept of a query with the images' names and labels."""
     assert watched.result is not None
-    lists, protocol, samples = watched.lists, watched.protocol, watched.target.gallery.samples
+    lists, rules, samples = watched.lists, watched.rules, watched.target.gallery.samples
 
     def neighbour(rank: int, index: int, distance: float) -> Neighbour:
-        pid, camid = int(protocol.gallery_pids[index]), int(protocol.gallery_camids[index])
-        return Neighbour(rank, samples[index].path, pid, camid, distance, pid == protocol.query_pids[query])
+        pid, camid = int(rules.gallery_pids[index]), int(rules.gallery_camids[index])
+        return Neighbour(rank, samples[index].path, pid, camid, distance, pid == rules.query_pids[query])
 
     found = lists.indices[query][lists.indices[query] >= 0].tolist()
     distances = lists.distances[query, : len(found)].tolist()
     pairs = zip(found, distances, strict=True)
     return RankedList(
         path=watched.target.query.samples[query].path,
-        pid=int(protocol.query_pids[query]),
-        camid=int(protocol.query_camids[query]),
+        pid=int(rules.query_pids[query]),
+        camid=int(rules.query_camids[query]),
         average_precision=float(watched.result.average_precision[query]),
         num_matches=int(lists.num_matches[query]),
         neighbours=tuple(neighbour(rank, i, d) for rank, (i, d) in enumerate(pairs, start=1)),
@@ -193,32 +173,39 @@ def write_ranking(name: str, watched: WatchedRanking, folder: Path) -> None:
     chosen = choose_queries(result.average_precision, QUERIES_OF_A_KIND)
     sections = {kind: [make_ranked_list(watched, int(q)) for q in queries] for kind, queries in chosen.items()}
     into = make_folder(folder / f"visrank_{name}")
-    for kind, lists in sections.items():
+    for kind, lists in progress(sections.items(), len(sections), f"{name} sheets"):
         chosen_from = f"{name}: {len(lists)} {kind} of {result.num_valid} queries, by {watched.distance}"
         title = f"{chosen_from}\nset apart: the first right match, where it comes later"
-        draw_ranked_lists(lists, title, into / f"{kind}.png")
+        save_figure(draw_ranked_lists(lists, title), into / f"{kind}.png")
     summary = {
         "mAP": f"{result.mAP:.1%}",
         "rank-1": f"{result.cmc[0]:.1%}",
         "mINP": f"{result.mINP:.1%}",
         "queries": f"{result.num_valid}",
-        "gallery images": f"{len(watched.protocol.gallery_pids)}",
+        "gallery images": f"{len(watched.rules.gallery_pids)}",
     }
-    write_atomically(into / "index.html", format_rank_page(name, summary, sections, watched.distance))
-    draw_distances(watched.histogram, f"Distances on {name}", watched.distance, folder / f"distances_{name}.png")
+    write_atomically(into / "index.html", format_ranked_lists_page(name, summary, sections, watched.distance))
+    distances = draw_distances(watched.histogram, f"Distances on {name}", watched.distance)
+    save_figure(distances, folder / f"distances_{name}.png")
 
 
-def write_maps(name: str, sheet: MapSheet, folder: Path) -> None:
-    """Draws a target's activation maps in sheets."""
-    total = -(-len(sheet.images) // MAPS_OF_A_SHEET)
+def write_maps(name: str, model: nn.Module, prepare: Prepare, batches: Batches, folder: Path) -> None:
+    """Computes a target's activation maps and draws them in sheets."""
+    parts = [
+        (batch.images.cpu(), compute_activation_maps(model, prepare(batch)).cpu())
+        for batch in progress(batches, len(batches), f"{name} activation maps")
+    ]
+    images, maps = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    captions = [f"id {s.pid}, camera {s.camid}\n{shorten(PurePath(s.path).name, 34)}" for s in batches.samples]
+    total = -(-len(images) // MAPS_OF_A_SHEET)
     for number in range(total):
         part = slice(number * MAPS_OF_A_SHEET, (number + 1) * MAPS_OF_A_SHEET)
         title = (
             f"{name}, sheet {number + 1} of {total}: where conv5 is active\n"
             "image, map, both; dark: low, bright: high, each image on its own scale"
         )
-        path = folder / f"sheet_{number + 1}.png"
-        draw_activation_maps(sheet.images[part], sheet.maps[part], sheet.captions[part], title, path)
+        figure = draw_activation_maps(images[part].transpose(0, 2, 3, 1), maps[part], captions[part], title)
+        save_figure(figure, folder / f"sheet_{number + 1}.png")
 
 
 def make_folder(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,18 +18,30 @@ from utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def stop_at_bad_step(
-    folder: Path, runtime: Runtime, loss: float, grad_norm: float, files: list[str], state: dict[str, Any]
+class NotFiniteError(Exception):
+    """A step whose loss or gradient is not finite, in this or another process; weights are those before the step.
+
+    Attributes:
+        loss: Of this process.
+        grad_norm: Total norm of the gradients.
+    """
+
+    def __init__(self, loss: float, grad_norm: float) -> None:
+        super().__init__(f"loss {loss}, gradient norm {grad_norm}")
+        self.loss, self.grad_norm = loss, grad_norm
+
+
+def report_bad_step(
+    error: NotFiniteError, folder: Path, runtime: Runtime, files: list[str], state: dict[str, Any]
 ) -> NoReturn:
     """Saves the bad step to ``not_finite.pt``, with the names of the batch's files under ``batch_files``, then raises.
 
     The state is the one before the optimiser's step, except for running statistics, which have seen the batch.
 
     Args:
+        error: What was found.
         folder: The run's folder.
         runtime: Every process must come here.
-        loss: Of this process.
-        grad_norm: Total norm of the gradients.
         files: The images of this process's part of the batch.
         state: The trainer's.
 
@@ -37,17 +49,17 @@ def stop_at_bad_step(
         UserError: always.
     """
     path = folder / "checkpoints" / "not_finite.pt"
-    losses, files_by_rank = zip(*runtime.gather((loss, files)), strict=True)
+    losses, files_by_rank = zip(*runtime.gather((error.loss, files)), strict=True)
     if runtime.is_main:
         save_checkpoint(path, {**state, "batch_files": [file for part in files_by_rank for file in part]})
     runtime.barrier()
-    shown = next((value for value in losses if not math.isfinite(value)), loss)
+    shown = next((value for value in losses if not math.isfinite(value)), error.loss)
     progress = state["progress"]
     raise UserError(
-        f"loss {shown} or gradient norm {grad_norm} is not finite in epoch {progress['epoch'] + 1}, batch "
+        f"loss {shown} or gradient norm {error.grad_norm} is not finite in epoch {progress['epoch'] + 1}, batch "
         f"{progress['batch'] + 1}; state and batch are in {path}; try a lower train.lr, train.clip_grad_norm, or "
         "train.amp bf16 or off"
-    )
+    ) from error
 
 
 class GradientCheck:
@@ -62,18 +74,22 @@ class GradientCheck:
         self.num_steps, self.quiet, self.num_done = num_steps, quiet, 0
         self._zero: set[str] = set()
 
-    def look(self, model: nn.Module) -> None:
+    def look(self, model: nn.Module, must_learn: Callable[[str], bool] = lambda name: True) -> None:
         """Is called after each backward pass; names in the log the parts whose gradient was 0 in all steps.
 
         A zero is no error by itself: the triplet loss may be 0 or leave the classifier out, a small gate's ReLU may
         be off, a path weight may underflow. So it takes a part of several layers, such as a candidate, to be named.
+
+        Args:
+            model: With gradients.
+            must_learn: Whether a parameter has to have one, by name (see ``Task.must_learn``).
 
         Raises:
             RuntimeError: names the parameters without a gradient, which is a defect of the network or its task.
         """
         if self.num_done == self.num_steps:
             return
-        learning = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        learning = {name: p.grad for name, p in model.named_parameters() if p.requires_grad and must_learn(name)}
         without = [name for name, gradient in learning.items() if gradient is None]
         if without:
             raise RuntimeError(f"no gradient reaches {len(without)} parameters: {', '.join(without[:5])}")

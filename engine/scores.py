@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from utils.log import format_table
+from utils.match_ranks import CameraPairs
 from utils.ranking import RankingResult
-from utils.ranks import CameraPairs
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def average_splits(splits: Mapping[int, Scores]) -> Scores:
 
 
 def format_scores(scores: Mapping[str, Scores]) -> str:
-    """Sets scores as a table in percent: a line a target, or one a split and one for their mean ± deviation."""
+    """Sets scores as a table in percent: one line per target, or one per split and one for their mean ± deviation."""
     ranks: Iterable[int] = next(iter(scores.values())).ranks
     header = ["target", "mAP", *(f"rank-{k}" for k in ranks), "mINP", "queries"]
     rows = []
@@ -86,7 +86,7 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
 
 
 def format_camera_pairs(scores: Mapping[str, Scores]) -> str:
-    """Sets the scores of pairs of cameras: a table a ranking, a line a query camera; "" where there are none."""
+    """Sets scores of pairs of cameras: one table per ranking, one line per query camera; "" where there are none."""
     tables = []
     for name, of_target in scores.items():
         parts = {f"{name} split {i}": split for i, split in of_target.splits.items()} or {name: of_target}

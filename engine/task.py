@@ -14,9 +14,14 @@ class Task:
     kind = "child"
     scored = "child network"  # whose scores an evaluation gives
     repeats = 1  # optimiser steps on each batch
+    reaches_all = True  # whether each step gives every learning parameter a gradient
 
-    def forward(self, network: nn.Module, images: Tensor) -> Any:
-        """Returns what the loss takes, from images (N, 3, H, W)."""
+    def must_learn(self, name: str) -> bool:
+        """Whether the step that was just run must have given the parameter of this name a gradient, if it learns."""
+        return True
+
+    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
+        """Returns what the loss takes, from images (N, 3, H, W); ``learning`` names the optimiser that will step."""
         return network(images)
 
     def start_epoch(self, epoch: int) -> None:
@@ -26,7 +31,7 @@ class Task:
         """Is called after each optimiser step."""
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Writes its part of the log; returns scalars for TensorBoard."""
+        """Writes its part of the log; returns its numbers by name."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,27 +59,29 @@ class TrainSettings:
 
     Attributes:
         max_epoch: Epochs in all.
+        batch_size: Images per batch over all processes.
         fixbase_epoch: First epochs in which only ``open_layers`` learn.
         open_layers: Names of the model's direct children.
         print_freq: Steps between two lines in the log.
         eval_freq: Epochs between two evaluations, −1 for only after the last.
         start_eval: First epoch that is evaluated, from 0.
+        eval_epochs: Epochs to evaluate after, whatever ``eval_freq`` and ``start_eval`` say.
         save_every_min: Minutes between two saves inside an epoch.
         keep_checkpoints: How many of the newest checkpoints stay.
-        amp: ``off``, ``bf16`` or ``fp16``.
-        clip_grad_norm: Largest total gradient norm, 0 for any.
+        best_by: Target whose mAP says which weights are the best; "": the mean over all targets.
     """
 
     max_epoch: int
+    batch_size: int
     fixbase_epoch: int = 0
     open_layers: Sequence[str] = ("classifier",)
     print_freq: int = 20
     eval_freq: int = -1
     start_eval: int = 0
+    eval_epochs: Sequence[int] = ()
     save_every_min: float = 30.0
     keep_checkpoints: int = 2
-    amp: str = "off"
-    clip_grad_norm: float = 0.0
+    best_by: str = ""
 
 
 @dataclass

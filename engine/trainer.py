@@ -1,58 +1,50 @@
-"""The one training loop: search and child training both run here.
+"""The one training loop: search and child training both run here, by the step of ``engine.step``.
 
-A ``Task`` holds what differs between the two. Everything random is either a pure function of seed, epoch and position
-(batches, augmentations) or a saved generator (path noise), so a run that continues from a checkpoint, also from the
-middle of an epoch, computes what the uninterrupted run would have.
+Everything random is either a pure function of seed, epoch and position (batches, augmentations) or a saved generator
+(path noise), so a run that continues from a checkpoint, also from the middle of an epoch, computes what the
+uninterrupted run would have.
 """
 
 import contextlib
+import itertools
 import logging
-import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from engine.evaluator import Prepare
+from engine.history import History
 from engine.interrupt import StopRequest
-from engine.losses import Loss
 from engine.memory import advise_batch_size, describe_memory
-from engine.optim import freeze_all_but, unfreeze
-from engine.safety import GradientCheck, explain_faults, stop_at_bad_step, update_scale
+from engine.parameters import ARCHITECTURE, WEIGHTS
+from engine.safety import NotFiniteError, explain_faults, report_bad_step
 from engine.scores import Scores, format_scores
-from engine.task import Progress, Stopwatch, Task, TrainBatches, TrainSettings
+from engine.step import TrainStep
+from engine.task import Progress, Stopwatch, TrainBatches, TrainSettings
 from utils.checkpoint import save_checkpoint, save_last
+from utils.checkpoint_schema import check_fits_run
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
 from utils.log import progress as show_progress
-from utils.scalars import Scalars
 from utils.seed import capture_random_states, restore_random_states
 
 logger = logging.getLogger(__name__)
-
-SMALLEST_SCALE = 2.0**-10  # of the loss under fp16: gradients that overflow even so are not finite at all
-STEPS_CHECKED = 2  # after layers began to learn, for gradients that reach them all
 
 
 class Trainer:
     """Trains a model; see ``fit``.
 
     Args:
-        model: The bare model, on the device: what is saved.
-        wrap: Makes the model as it is called (in mixed precision, parallel, compiled); again when other layers learn.
-        task: What is particular to search or child training.
-        loss: Of what the task's forward pass gives, and labels.
-        optimizer: Over the model's parameters.
-        scheduler: Steps once an epoch.
+        step: What happens with one batch; holds the model and its optimisers.
+        schedulers: By the optimisers' names; each steps once per epoch.
         batches: Training batches.
-        prepare: Makes images on the device from a batch.
+        alpha_batches: Held-out batches that teach the alphas, one after each training batch; None: the same teach both.
         runtime: Device and processes.
         settings: Numbers that steer the loop.
         folder: The run's folder; checkpoints go to ``checkpoints/`` below it.
@@ -61,20 +53,16 @@ class Trainer:
         images: Stands for the training images; saved, and compared on resuming.
         stop: Tells whether the run was asked to stop.
         evaluate: Scores the model, None for no targets.
-        writer: TensorBoard, None for none.
+        scored_state: Weights that were scored last, by name, where those are not the model's own.
     """
 
     def __init__(
         self,
         *,
-        model: nn.Module,
-        wrap: Callable[[], nn.Module],
-        task: Task,
-        loss: Loss,
-        optimizer: Optimizer,
-        scheduler: LRScheduler,
+        step: TrainStep,
+        schedulers: Mapping[str, LRScheduler],
         batches: TrainBatches,
-        prepare: Prepare,
+        alpha_batches: TrainBatches | None = None,
         runtime: Runtime,
         settings: TrainSettings,
         folder: Path,
@@ -83,20 +71,29 @@ class Trainer:
         images: str,
         stop: StopRequest,
         evaluate: Callable[[], dict[str, Scores]] | None = None,
-        writer: Scalars | None = None,
+        scored_state: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
-        self.model, self.wrap, self.task, self.loss = model, wrap, task, loss
-        self.optimizer, self.scheduler = optimizer, scheduler
-        self.batches, self.prepare, self.runtime, self.settings = batches, prepare, runtime, settings
+        self.step, self.task, self.schedulers = step, step.task, dict(schedulers)
+        self.batches, self.alpha_batches = batches, alpha_batches
+        self.runtime, self.settings = runtime, settings
         self.folder, self.identity, self.config, self.images = folder, dict(identity), dict(config), images
-        self.stop, self.evaluate, self.writer = stop, evaluate, writer
-        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=settings.amp == "fp16")
+        self.stop, self.evaluate, self.scored_state = stop, evaluate, scored_state
         self.progress = Progress()
         self.watch = Stopwatch()
-        self.network = model
-        self._fixed: bool | None = None  # None: ``network`` is not wrapped yet
-        self.gradients = GradientCheck(STEPS_CHECKED, quiet=not runtime.is_main)
+        self.history: History | None = None
         self._last_save = time.monotonic()
+        self._started, self._seconds_before = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, over all starts, from this object's making on."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def image_passes(self) -> int:
+        """How many images have passed forward and backward so far, over all processes; repeats count."""
+        per_batch = self.settings.batch_size * self.task.repeats
+        return self._count_steps() * per_batch * (1 if self.alpha_batches is None else 2)
 
     def fit(self) -> dict[str, Scores]:
         """Trains to the last epoch and returns the scores of the final evaluation ({} without one).
@@ -108,7 +105,7 @@ class Trainer:
         """
         scores: dict[str, Scores] = {}
         first_epoch, started = self.progress.epoch, time.monotonic()
-        with self.stop.held():
+        with self.stop.held(), self._open_history() as self.history:
             for epoch in range(self.progress.epoch, self.settings.max_epoch):
                 self._train_epoch(epoch)
                 scores = self._score(epoch)
@@ -118,32 +115,65 @@ class Trainer:
                 logger.info("epoch %d/%d done, %s left", epoch + 1, self.settings.max_epoch, format_duration(left))
         return scores
 
+    def _open_history(self) -> contextlib.AbstractContextManager[History | None]:
+        """Opens the file of the run's numbers, in the one process that writes."""
+        if not self.runtime.is_main:
+            return contextlib.nullcontext()
+        return History(self.folder, self.progress.epoch, self._count_steps())
+
+    def _count_steps(self) -> int:
+        """Counts the batches that are done, over all epochs."""
+        return self.progress.epoch * len(self.batches) + self.progress.batch
+
     def _train_epoch(self, epoch: int) -> None:
-        self._open_layers(epoch)
+        self.step.open_layers(self.settings.open_layers if epoch < self.settings.fixbase_epoch else None)
         self.task.start_epoch(epoch)
         self.watch = Stopwatch()
         first = self.progress.batch
-        with contextlib.closing(self.batches.batches(epoch, first)) as batches:  # type: ignore[type-var]
+        with (
+            contextlib.closing(self.batches.batches(epoch, first)) as batches,  # type: ignore[type-var]
+            contextlib.closing(self._iterate_alpha_batches()) as alpha_batches,  # type: ignore[type-var]
+        ):
             indices = range(first, len(self.batches))
             for index in show_progress(indices, len(indices), f"epoch {epoch + 1}", in_log=False):
-                batch = self._next_batch(batches)
-                advice = advise_batch_size(self.runtime, len(batch.pids), self.settings.amp)
-                for _ in range(self.task.repeats):
-                    with explain_faults(self.runtime, advice):
-                        self._step(batch)
+                self._learn(self._next_batch(batches))
+                if self.alpha_batches is not None:
+                    self._learn(self._next_batch(alpha_batches), ARCHITECTURE)
                 self.progress.batch = index + 1
                 if (index + 1) % self.settings.print_freq == 0 or index + 1 == len(self.batches):
                     self._log_step(epoch, index + 1 - first)
-        if self.scheduler.last_epoch == epoch:  # else it has stepped already: saved at the epoch's end
-            self.scheduler.step()
 
-    def _open_layers(self, epoch: int) -> None:
-        """Lets the layers learn that do in this epoch."""
-        fixed = epoch < self.settings.fixbase_epoch
-        freeze_all_but(self.model, self.settings.open_layers) if fixed else unfreeze(self.model)
-        if fixed != self._fixed:
-            self.network, self._fixed = self.wrap(), fixed
-            self.gradients = GradientCheck(STEPS_CHECKED, quiet=not self.runtime.is_main)
+    def _iterate_alpha_batches(self) -> Iterator[Any]:
+        """Yields held-out batches from where the run is, epoch after epoch of them; nothing where there are none."""
+        if self.alpha_batches is None:
+            return
+        epoch, first = divmod(self._count_steps(), len(self.alpha_batches))
+        for number in itertools.count(epoch):
+            with contextlib.closing(self.alpha_batches.batches(number, first)) as batches:  # type: ignore[type-var]
+                yield from batches
+            first = 0
+
+    def _learn(self, batch: Any, learning: str = WEIGHTS) -> None:
+        """Takes the steps on one batch; adds up what training batches gave.
+
+        Raises:
+            UserError: a loss or gradient that is not finite, or too little memory.
+        """
+        advice = advise_batch_size(self.runtime, len(batch.pids), self.step.amp)
+        for _ in range(self.task.repeats):
+            try:
+                with explain_faults(self.runtime, advice):
+                    loss, num_correct, num_images = self.step.run(batch, self.watch, learning)
+            except NotFiniteError as error:
+                source = self.batches if learning == WEIGHTS or self.alpha_batches is None else self.alpha_batches
+                files = [str(source.samples[i].path) for i in batch.indices.tolist()]
+                report_bad_step(error, self.folder, self.runtime, files, self.state())
+            if learning != WEIGHTS:
+                continue
+            self.progress.loss_sum += loss
+            self.progress.num_correct += num_correct
+            self.progress.num_seen += num_images
+            self.progress.num_steps += 1
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:
         """Returns the next batch; all processes save and leave together where that fails in one."""
@@ -174,63 +204,39 @@ class Trainer:
         if stopped:
             raise self.stop.interrupted(max(self.runtime.gather(self.stop.exit_code)))
 
-    def _step(self, batch: Any) -> None:
-        """One optimiser step on one batch."""
-        labels = batch.pids.to(self.runtime.device, non_blocking=True)
-        output = self.task.forward(self.network, self.prepare(batch))
-        loss = self.loss(output, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        logits = output[0] if isinstance(output, tuple) else output
-        num_correct = (logits.detach().argmax(dim=1) == labels).sum()
-        value, correct = torch.stack([loss.detach().double(), num_correct.double()]).tolist()  # one wait for the device
-        self.watch.lap("forward, backward")
-        self._check_and_clip(value, batch)
-        self.scaler.step(self.optimizer)
-        update_scale(self.scaler, self.runtime)
-        self.task.after_step()
-        self.progress.loss_sum += value
-        self.progress.num_correct += int(correct)
-        self.progress.num_seen += len(labels)
-        self.progress.num_steps += 1
-        self.watch.lap("optimiser")
-
-    def _check_and_clip(self, loss: float, batch: Any) -> None:
-        """Stops at values that are not finite, clips gradients, checks in the first steps that they reach all.
-
-        Under fp16 gradients may overflow: the scaler then leaves the step out and lowers its scale.
-        """
-        self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
-        finite = math.isfinite(loss) and (may_overflow or math.isfinite(float(norm)))
-        if self.runtime.any([not finite])[0]:
-            files = [str(self.batches.samples[i].path) for i in batch.indices.tolist()]
-            stop_at_bad_step(self.folder, self.runtime, loss, float(norm), files, self.state())
-        if self.settings.clip_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.settings.clip_grad_norm, norm)
-        self.gradients.look(self.model)
-
     def _log_step(self, epoch: int, batches_timed: int) -> None:
         """Logs loss and accuracy of this process's share of the images, and the speed of all: each counts once."""
-        progress, total = self.progress, self.watch.total()
+        progress, total, learning = self.progress, self.watch.total(), self._summarise()
         per_batch = total / batches_timed
         images = progress.num_seen / progress.num_steps * self.runtime.world_size / per_batch
         shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in self.watch.seconds.items())
         logger.info(
             "epoch %d/%d batch %d/%d  loss %.4f  accuracy %.1f%%  lr %.3g  %.0f images/s (%s)  %s  epoch ends in %s",
-            epoch + 1, self.settings.max_epoch, progress.batch, len(self.batches),
-            progress.loss_sum / progress.num_steps, 100 * progress.num_correct / progress.num_seen,
-            self.optimizer.param_groups[-1]["lr"], images, shares, describe_memory(self.runtime),
+            epoch + 1, self.settings.max_epoch, progress.batch, len(self.batches), learning["train/loss"],
+            100 * learning["train/accuracy"], learning["train/lr"], images, shares, describe_memory(self.runtime),
             format_duration(per_batch * (len(self.batches) - progress.batch)),
         )  # fmt: skip
+        if self.history is not None:
+            self.history.write_step(learning, self._count_steps())
+
+    def _summarise(self) -> dict[str, float]:
+        """Returns the epoch's loss and accuracy so far, of this process's share of the images, and its rate."""
+        return {
+            "train/loss": self.progress.loss_sum / self.progress.num_steps,
+            "train/accuracy": self.progress.num_correct / self.progress.num_seen,
+            "train/lr": self._learning_rate,
+        }
+
+    @property
+    def _learning_rate(self) -> float:
+        """The weights' learning rate; of layers with rates of their own the last group's."""
+        return float(next(iter(self.step.optimizers.values())).param_groups[-1]["lr"])
 
     def _score(self, epoch: int) -> dict[str, Scores]:
         """Evaluates after this epoch if that is due, the epoch's work saved before; a stop signal then acts at once."""
         done, last = epoch + 1, epoch + 1 == self.settings.max_epoch
         due = self.settings.eval_freq > 0 and done >= self.settings.start_eval and done % self.settings.eval_freq == 0
-        if self.evaluate is None or not (due or last):
+        if self.evaluate is None or not (due or last or done in self.settings.eval_epochs):
             return {}
         self._pause()
         self._save()
@@ -240,26 +246,25 @@ class Trainer:
         return scores
 
     def _finish_epoch(self, epoch: int, scores: dict[str, Scores]) -> None:
-        """Books the epoch, keeps the weights if they are the best, saves, and writes all numbers to TensorBoard."""
-        scalars = self._collect_scalars(epoch, scores)
-        mean_mAP = sum(s.mAP for s in scores.values()) / len(scores) if scores else -1.0
-        is_best = mean_mAP > self.progress.best
-        self.progress = Progress(epoch=epoch + 1, best=max(self.progress.best, mean_mAP))
-        if is_best and self.runtime.is_main:  # before last.pt: a kill between the two repeats the epoch's evaluation
-            save_checkpoint(self.folder / "checkpoints" / "best.pt", self.state())
-        self._save()
-        if self.writer is not None:
-            self.writer.write(scalars, epoch + 1)
-
-    def _collect_scalars(self, epoch: int, scores: dict[str, Scores]) -> dict[str, float]:
-        """Logs what the task has to say; returns the epoch's numbers, loss and accuracy of this process's share."""
-        return {
-            "train/loss": self.progress.loss_sum / self.progress.num_steps,
-            "train/accuracy": self.progress.num_correct / self.progress.num_seen,
-            "train/lr": self.optimizer.param_groups[-1]["lr"],
+        """Books the epoch with all its numbers, keeps the weights if they are the best, and saves."""
+        numbers = {
+            **self._summarise(),
             **self.task.end_epoch(epoch),
             **{f"{name}/{key}": value for name, s in scores.items() for key, value in s.as_dict().items()},
         }
+        if self.history is not None:  # before last.pt: what a kill after this line repeats is written anew
+            self.history.write_epoch(numbers, epoch + 1, self._count_steps())
+        with warnings.catch_warnings():  # a run that continues after an epoch's last batch steps no optimiser before
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for scheduler in self.schedulers.values():
+                scheduler.step()
+        judges = [scores[self.settings.best_by]] if self.settings.best_by in scores else list(scores.values())
+        mean_mAP = sum(s.mAP for s in judges) / len(judges) if judges else -1.0
+        is_best = mean_mAP > self.progress.best
+        self.progress = Progress(epoch=epoch + 1, best=max(self.progress.best, mean_mAP))
+        if is_best and self.runtime.is_main:  # before last.pt: a kill between the two repeats the epoch's evaluation
+            save_checkpoint(self.folder / "checkpoints" / "best.pt", self._best_state())
+        self._save()
 
     def _save(self) -> None:
         if self.runtime.is_main:
@@ -268,6 +273,13 @@ class Trainer:
         self._last_save = time.monotonic()
         self.watch.lap("saving")
 
+    def _best_state(self) -> dict[str, Any]:
+        """Returns what ``best.pt`` keeps: all of it, or where others' weights were scored those weights alone."""
+        if self.scored_state is None:
+            return self.state()
+        described = {key: value for key, value in self.state().items() if key in ("kind", "identity", "config")}
+        return {**described, "model": dict(self.scored_state())}
+
     def state(self) -> dict[str, Any]:
         """Returns all that continuing exactly needs, as tensors and plain values."""
         return {
@@ -275,23 +287,36 @@ class Trainer:
             "identity": self.identity,
             "config": self.config,
             "images": self.images,
+            "seconds": self.seconds,
             "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "task": self.task.state_dict(),
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
             "random": capture_random_states(),
+            **self.step.state_dict(),
         }
+
+    def check_state(self, state: Mapping[str, Any], origin: str) -> None:
+        """Checks that ``load_state`` can restore a checkpoint of sound form; ``origin`` names it in messages.
+
+        Raises:
+            UserError: names the first part that does not fit this run.
+        """
+        average = {} if self.step.average is None else {"average": self.step.average}
+        check_fits_run(
+            state,
+            origin,
+            modules={"model": self.step.model, **average},
+            optimizers=self.step.optimizers,
+            task=self.task.state_dict(),
+            num_batches=len(self.batches) if state["images"] == self.images else None,
+        )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.task.load_state_dict(state["task"])
+        self.step.load_state_dict(state)
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
         self.progress = Progress(**state["progress"])
+        self._seconds_before = float(state.get("seconds", 0.0))
         if state["images"] != self.images:
             self.progress = Progress(epoch=self.progress.epoch, best=self.progress.best)
             logger.warning("the training images are not those of the saved run; epoch %d starts anew with them",

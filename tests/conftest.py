@@ -61,7 +61,7 @@ def own_market_root(tmp_path):
     return write_market_tree(tmp_path / "data")
 
 
-# settings that make a run small: 36 training images, three batches an epoch
+# settings that make a run small: 36 training images, three batches per epoch
 SMALL = [
     "model.width", "0.25", "data.height", "32", "data.width", "16", "data.workers", "0", "train.batch_size", "12",
     "train.max_epoch", "2", "test.batch_size", "16", "test.ranks", "[1, 5]", "data.transforms", "[]",

@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from build import build_search_task
+from build import build_network, build_step
+from build_search import build_search_task
 from default_config import load_config
 from engine.evaluator import LabelledFeatures, ScoringRules, score_rankings
 from engine.losses import build_loss
-from osnet_nas import build_supernet
+from engine.parameters import ARCHITECTURE, WEIGHTS
+from engine.task import Stopwatch
+from osnet_nas import SuperNet, build_supernet
+from search.gumbel import GumbelSearch
 from utils.distributed import Runtime, choose_runtime
 
 BATCH, CLASSES = 12, 4
@@ -37,6 +41,25 @@ class TwoHeads(nn.Module):
 def take_share(runtime: Runtime, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Takes this process's part of a batch, as ``TrainLoader`` does."""
     return tuple(tensor.chunk(runtime.world_size)[runtime.rank] for tensor in tensors)
+
+
+def fix_statistics(network: nn.Module) -> None:
+    """Lets batch norms use their running statistics, so that an image's features do not depend on the others."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.eval()
+
+
+def draw_batch() -> tuple[Tensor, Tensor]:
+    """Draws images (8, 3, 32, 16) with labels of two images per identity, the same in every process."""
+    return torch.randn(8, 3, 32, 16, dtype=torch.float64), torch.arange(8) % CLASSES
+
+
+def build_task(cfg: Any, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
+    """Builds the task of the paper's search."""
+    task = build_search_task(cfg, runtime, supernet)
+    assert isinstance(task, GumbelSearch)
+    return task
 
 
 def collect(runtime: Runtime, loss: Tensor, model: nn.Module) -> dict[str, Any]:
@@ -71,18 +94,39 @@ def compute_alphas(runtime: Runtime, scope: str) -> dict[str, Any]:
     supernet = build_supernet(CLASSES, width=0.25).double()
     with torch.no_grad():
         supernet.alphas.add_(torch.rand_like(supernet.alphas))
-    for module in supernet.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.eval()
-    images, labels = torch.randn(8, 3, 32, 16, dtype=torch.float64), torch.arange(8) % CLASSES
+    fix_statistics(supernet)
+    images, labels = draw_batch()
     loss = build_loss(cfg, runtime)
     if scope == "replica" and runtime.world_size == 1:
-        weights = build_search_task(cfg, Runtime(runtime.device, replicas=2), supernet).draw()
+        weights = build_task(cfg, Runtime(runtime.device, replicas=2), supernet).draw()
         logits = torch.cat([supernet(half, w) for half, w in zip(images.chunk(2), weights.split(1), strict=True)])
         return collect(runtime, loss(logits, labels), supernet)
-    task, network = build_search_task(cfg, runtime, supernet), runtime.wrap(supernet)
+    task, network = build_task(cfg, runtime, supernet), runtime.wrap(supernet)
     images, labels = take_share(runtime, images, labels)
-    return collect(runtime, loss(task.forward(network, images), labels), supernet)
+    return collect(runtime, loss(task.forward(network, images, WEIGHTS), labels), supernet)
+
+
+def compute_alternating(runtime: Runtime, last: str) -> dict[str, Any]:
+    """Takes the run's own steps with the triplet loss where held-out images teach the alphas, up to one for ``last``.
+
+    SGD, since Adam would make steps of a rate's size of gradients that are rounding alone.
+    """
+    torch.manual_seed(3)
+    settings = {"loss.name": "triplet", "loss.triplet.margin": 5.0, "train.optim": "sgd", "train.batch_size": 8}
+    held_out = {"nas.alpha_data": "held_out", "nas.held_out": "cameras", "data.targets": []}
+    cfg = load_config([], {"model.width": 0.25, **settings, **held_out})
+    network = build_network(cfg, CLASSES)
+    network.model.double()
+    data: Any = SimpleNamespace(preparer=lambda batch, device: batch.images)
+    step = build_step(cfg, runtime, data, network)
+    step.open_layers(None)
+    fix_statistics(network.model)
+    for learning in (WEIGHTS, ARCHITECTURE, WEIGHTS, ARCHITECTURE)[: 3 if last == WEIGHTS else 4]:
+        images, labels = take_share(runtime, *draw_batch())
+        loss = step.run(SimpleNamespace(images=images, pids=labels), Stopwatch(), learning).loss
+    losses = runtime.gather(loss)
+    gradients = {name: p.grad for name, p in network.model.named_parameters() if p.grad is not None}
+    return {"loss": sum(losses) / len(losses), "losses": losses, "gradients": gradients}
 
 
 def compute_scores(runtime: Runtime, watched: str) -> dict[str, Any]:
@@ -122,7 +166,8 @@ def measure_patience(runtime: Runtime, unused: str) -> dict[str, Any]:
 
 
 WORK: dict[str, Callable[[Runtime, str], dict[str, Any]]] = {
-    "triplet": compute_triplet, "alphas": compute_alphas, "scores": compute_scores, "patience": measure_patience,
+    "triplet": compute_triplet, "alphas": compute_alphas, "alternating": compute_alternating,
+    "scores": compute_scores, "patience": measure_patience,
 }  # fmt: skip
 
 

@@ -24,7 +24,8 @@ def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
     assert run_main(name="osnet_nas") == 0
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir() if not p.name.startswith("events")}
-    assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "architecture.png"}
+    assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "architecture.png",
+                     "history.jsonl"}  # fmt: skip
     assert any(p.name.startswith("events") for p in folder.iterdir())
     genotype = Genotype.from_json(folder / "genotype.json")
     log = (folder / "train.log").read_text()
@@ -103,7 +104,7 @@ def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extr
     torch.manual_seed(12345)  # a new process would start from anything
     assert run_main(*words, "model.resume", last, name=name, save_dir=tmp_path / "parts") == 0
     a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
-    for key in ("model", "optimizer", "scheduler", "task", "random", "progress"):
+    for key in ("model", "optimizers", "schedulers", "task", "random", "progress"):
         assert_same(a[key], b[key], key)
     scores = [json.loads((tmp_path / part / "metrics.json").read_text())["targets"] for part in ("whole", "parts")]
     assert scores[0] == scores[1]
@@ -113,16 +114,16 @@ def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extr
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_path, monkeypatch, capfd, number, name):
     assert run_main(name=name, save_dir=tmp_path / "whole") == 0
-    step, count = trainer_module.Trainer._step, [0]
+    learn, count = trainer_module.Trainer._learn, [0]
 
     def signalled_step(self, batch):
         count[0] += 1
         if count[0] == 5:
             signal.raise_signal(number)
-        step(self, batch)
+        learn(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.Trainer, "_step", signalled_step)
+        patch.setattr(trainer_module.Trainer, "_learn", signalled_step)
         codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
         assert run_main(name=name, save_dir=tmp_path / "parts") == codes[number]
     assert "continue with: model.resume" in capfd.readouterr().out
@@ -130,7 +131,7 @@ def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_p
     assert (progress["epoch"], progress["batch"]) == (1, 2)
     assert run_main("model.resume", "auto", name=name, save_dir=tmp_path / "parts") == 0
     a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
-    for key in ("model", "optimizer", "scheduler", "task", "progress"):
+    for key in ("model", "optimizers", "schedulers", "task", "progress"):
         assert_same(a[key], b[key], key)
 
 
@@ -153,8 +154,8 @@ def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_pa
 
 def test_checkpoint_is_read_once(run_main, monkeypatch):
     assert run_main("train.max_epoch", 1) == 0
-    read, paths = checkpoint.read_tensors, []
-    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: paths.append(path) or read(path))
+    read, paths = checkpoint.read_torch_file, []
+    monkeypatch.setattr(checkpoint, "read_torch_file", lambda path: paths.append(path) or read(path))
     assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
     assert len(paths) == 1
 
@@ -163,7 +164,7 @@ def test_best_is_kept_also_where_a_run_continues_in_another_folder(run_main, tmp
     assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
     saved = load_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt")
     saved["progress"] = {**saved["progress"], "epoch": 0, "best": 2.0}  # better than what comes
-    saved["scheduler"]["last_epoch"] = 0
+    saved["schedulers"]["weights"]["last_epoch"] = 0
     checkpoint.save_checkpoint(tmp_path / "other.pt", saved)
     resume = ["train.max_epoch", 1, "model.resume", tmp_path / "other.pt"]
     assert run_main(*resume, save_dir=tmp_path / "second") == 0
@@ -190,16 +191,16 @@ def test_dead_candidate_is_warned_of_from_the_first_steps_on(run_main, tmp_path,
 
 
 def test_epoch_starts_anew_on_other_images(run_main, own_market_root, tmp_path, monkeypatch, capfd):
-    step, count = trainer_module.Trainer._step, [0]
+    learn, count = trainer_module.Trainer._learn, [0]
 
     def signalled_step(self, batch):
         count[0] += 1
         if count[0] == 5:
             signal.raise_signal(signal.SIGTERM)
-        step(self, batch)
+        learn(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.Trainer, "_step", signalled_step)
+        patch.setattr(trainer_module.Trainer, "_learn", signalled_step)
         assert run_main(root=own_market_root) == 143
     progress = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 2)

@@ -89,6 +89,16 @@ def test_alphas_learn_from_two_processes_as_from_the_whole_batch(server, tmp_pat
     assert_same_step(one, two)
 
 
+@pytest.mark.parametrize("last", ["weights", "alphas"])
+def test_held_out_alphas_and_weights_learn_in_turn_from_triplets_of_the_whole_batch(server, tmp_path, last):
+    one, two = share_work(server, "alternating", last, tmp_path)
+    gradients = one["gradients"]
+    assert (gradients["alphas"] != 0).any(dim=1).all() if last == "alphas" else gradients["conv5.conv.weight"].any()
+    assert gradients.keys() == two["gradients"].keys()
+    assert ("alphas" in gradients) == (len(gradients) == 1) == (last == "alphas")
+    assert_same_step(one, two)
+
+
 @pytest.mark.parametrize("watched", ["unwatched", "watched"])
 def test_rankings_of_two_processes_are_those_of_one_bit_for_bit(server, tmp_path, watched):
     one, two = share_work(server, "scores", watched, tmp_path)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from datasets import DATASETS, FOLDERS
 from datasets.audit import (
@@ -27,6 +27,7 @@ from datasets.base import ReadOptions, Sample, Splits, check_protocol, count_ide
 from datasets.decode import CorruptImageError, decode_image
 from datasets.files import tell_read_errors
 from datasets.integrity import find_broken
+from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
 from utils.suggest import nearest
 
@@ -52,7 +53,6 @@ PUBLISHED: dict[str, Counts] = {
 CUHK03_LABELED: Counts = {"train": (767, 7_368), "query": (700, 1_400), "gallery": (700, 5_328)}
 
 _CELL_PX = (64, 128)
-_LABEL_PX = 12
 
 
 def published_counts(name: str, options: ReadOptions) -> Counts:
@@ -104,7 +104,7 @@ def check_data_set(name: str, splits: Splits, thorough: bool, workers: int) -> l
 
 
 def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
-    """Draws a row of images for each identity, one a camera, with numbers as the data set gives them (cameras from 0).
+    """Draws a row for each identity, one image per camera, with numbers as the data set gives them (cameras from 0).
 
     A broken image's cell is empty and crossed out.
 
@@ -113,26 +113,17 @@ def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
     """
     if not rows:
         raise UserError("there is no image to draw a sheet of")
-    width, height = _CELL_PX
-    columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * width, len(rows) * (height + _LABEL_PX)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for y, row in enumerate(rows):
-        for x, sample in enumerate(row):
-            left, top = x * width, y * (height + _LABEL_PX) + _LABEL_PX
-            pen.text((left, top - _LABEL_PX), f"{sample.pid} c{sample.camid}", fill="black")
-            try:
-                pixels = decode_image(sample.path).permute(1, 2, 0).numpy()
-            except CorruptImageError:
-                right, bottom = left + width - 1, top + height - 1
-                pen.line([(left, top), (right, bottom)], fill="red")
-                pen.line([(left, bottom), (right, top)], fill="red")
-            else:
-                sheet.paste(Image.fromarray(pixels).resize(_CELL_PX), (left, top))
+    sheet = draw_contact_sheet([[_make_cell(sample) for sample in row] for row in rows], _CELL_PX, max(map(len, rows)))
+    save_contact_sheet(sheet, file)
+
+
+def _make_cell(sample: Sample) -> Cell:
+    label = f"{sample.pid} c{sample.camid}"
     try:
-        sheet.save(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {file}: {error}; give a name that ends in .png") from error
+        pixels = decode_image(sample.path).permute(1, 2, 0).numpy()
+    except CorruptImageError:
+        return label, None
+    return label, Image.fromarray(pixels).resize(_CELL_PX)
 
 
 def check_one(name: str, given: argparse.Namespace, options: ReadOptions) -> bool:
@@ -193,6 +184,8 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
         raise UserError(f"no data set {given.name!r} among {', '.join(DATASETS)}{nearest(given.name, DATASETS)}")
     if given.workers < 1 or given.sheet_identities < 1:
         raise UserError("--workers and --sheet-identities must be at least 1")
+    if given.sheet:
+        check_sheet_name(given.sheet)
     others = {key: value for key, value in vars(given).items() if key not in ("all", "root")}
     unused = [f"--{key.replace('_', '-')}" for key, value in others.items() if value != parser.get_default(key)]
     if given.all and unused:
@@ -200,7 +193,7 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a person's mistake."""
+    """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.check_dataset",
         description=__doc__,
@@ -225,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         market1501_500k=given.market1501_500k,
         cuhk03_labeled=given.cuhk03_labeled,
         cuhk03_classic_split=given.cuhk03_classic_split,
+        check_contents=True,
     )
     try:
         check_arguments(parser, given)

@@ -52,7 +52,7 @@ def build_child_of(genotype: str, stem_norm: str, multiplier: float) -> ChildNet
 
 
 def format_costs(total: Complexity, parts: dict[str, Complexity], latency: Latency) -> str:
-    """Sets the table: a row a part, shares in percent of the multiply-adds and of the parts' times."""
+    """Sets the table: one row per part, shares in percent of the multiply-adds and of the parts' times."""
     all_parts_sec = sum(latency.parts.values())
     rows = [
         (
@@ -71,7 +71,7 @@ def format_costs(total: Complexity, parts: dict[str, Complexity], latency: Laten
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
+    """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.complexity",
         description=__doc__,
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--size", type=int, nargs=2, default=(256, 128), metavar=("H", "W"), help="input in pixels (default 256 128)"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images a pass (default 1)")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per pass (default 1)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="passes to take the median of (default 20)")
     given = parser.parse_args(arguments)
     try:

@@ -18,6 +18,7 @@ from datasets.synthetic import SyntheticSize
 from genotype import Genotype
 from main import main as run_main
 from tools.make_synthetic import draw_sheet
+from utils.contact_sheet import save_contact_sheet
 from utils.log import format_table
 from utils.plots import save_figure
 
@@ -40,7 +41,7 @@ def read_scores(folder: Path) -> dict[str, dict[str, float]]:
     return json.loads((folder / "metrics.json").read_text())["targets"]
 
 
-def draw_comparison(scores: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+def draw_comparison(scores: dict[str, dict[str, dict[str, float]]]) -> Figure:
     """Draws mAP of every network on every domain as bars."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -55,7 +56,7 @@ def draw_comparison(scores: dict[str, dict[str, dict[str, float]]], path: Path) 
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=len(scores))
     axes.set_title("Trained on synthetic_a only", loc="left")
-    save_figure(figure, path)
+    return figure
 
 
 def main() -> int:
@@ -69,10 +70,9 @@ def main() -> int:
     for name, genotype in networks.items():
         run_step(folder / name, *CHILD_SETTINGS, "model.genotype", genotype)
     scores = {name: read_scores(folder / name) for name in networks}
-    draw_comparison(scores, folder / "comparison.png")
-    draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], SyntheticSize(), folder / "data", 4).save(
-        folder / "people.png"
-    )
+    save_figure(draw_comparison(scores), folder / "comparison.png")
+    people = draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], SyntheticSize(), folder / "data", 4)
+    save_contact_sheet(people, folder / "people.png")
     header = ["trained on synthetic_a", *(f"{name} ({kind}) mAP / rank-1" for name, kind in DOMAINS.items())]
     rows = [
         [name, *(f"{by_domain[d]['mAP']:.1%} / {by_domain[d]['rank1']:.1%}" for d in DOMAINS)]

@@ -157,7 +157,7 @@ def read_batches(extractor: FeatureExtractor, folder: Path) -> Iterator[Tensor]:
     """Yields normalised images of a folder, the first ``MAX_REAL_IMAGES``, in batches of up to 8.
 
     Raises:
-        UserError: no image there, or a broken one.
+        UserError: there is no image, or a broken one.
     """
     files = list_images(folder).files[:MAX_REAL_IMAGES]
     for start in range(0, len(files), 8):
@@ -203,7 +203,7 @@ def export_onnx(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake or a difference."""
+    """Runs the command line and returns the exit code: 0, or 2 after a user error or a difference."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.export_onnx",
         description=__doc__,

@@ -5,7 +5,7 @@
 
 A manifest has a header line with a column ``path``, relative to the manifest's folder; its other columns go into the
 table as they are. Tables: ``.npz`` holds ``features`` (N, 512) float32, ``paths`` and one array for each other column;
-``.csv`` holds path, the other columns, f0 to f511. There is no Parquet, it would need a further package.
+``.csv`` holds path, the other columns, f0 to f511. Parquet is left out, as it would need a further package.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from torch import Tensor
 from datasets.decode import CorruptImageError
 from datasets.files import is_image_name
 from feature_extractor import FeatureExtractor
-from tools.feature_table import WRITERS, Manifest, read_manifest, write_table
 from utils.errors import UserError
+from utils.feature_table import WRITERS, Manifest, read_manifest, write_table
 from utils.log import progress, start_log
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def list_images(source: Path) -> Manifest:
 
 
 def extract(extractor: FeatureExtractor, files: Sequence[str], *, skip: bool, workers: int) -> tuple[Tensor, list[int]]:
-    """Computes the features of image files; threads read the next batch meanwhile.
+    """Computes the features of image files; threads read the next batch at the same time.
 
     Args:
         extractor: Gives the batch size too.
@@ -123,7 +123,7 @@ def check_outputs(outputs: Sequence[Path]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, or 2 after a person's mistake."""
+    """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.extract_features",
         description=__doc__,
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input in pixels (default: as trained)")
     parser.add_argument("--flip", action="store_true", help="mean over each image and its mirror image")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
-    parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images a pass (default 100)")
+    parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images per pass (default 100)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read images (default 2)")
     parser.add_argument(
         "--on-corrupt", choices=("stop", "skip"), default="stop", help="what to do about a broken image (default stop)"

@@ -3,7 +3,8 @@
     python -m tools.make_synthetic --root reid-data --workers 4
     python -m tools.make_synthetic --root reid-data --train-ids 200 --domains a b --sheet people.png
 
-Training draws what is missing by itself; the images are the same. Exit code 2 after a wrong argument.
+Training draws what is missing by itself; the images are the same. What is there already is compared with its checksums.
+Exit code 2 after a wrong argument, or if images are not as they were drawn.
 """
 
 import argparse
@@ -14,15 +15,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from datasets.base import ReadOptions, Sample
-from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
+from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, draw_domain, find_domain
 from datasets.synthetic_domains import DOMAINS
+from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
 
-_LABEL_PX = 14
-_GAP_PX = 4
 SIZES = [f.name for f in fields(SyntheticSize)]
 
 
@@ -38,41 +38,43 @@ def draw_sheet(domains: Sequence[str], size: SyntheticSize, root: Path, num_iden
     Returns:
         An RGB image.
     """
-    identities = min(num_identities, size.train_ids)
-    person_px = size.cameras * size.width + _GAP_PX
-    row_px = size.height + _LABEL_PX
-    sheet = Image.new("RGB", (identities * person_px - _GAP_PX, len(domains) * row_px), "white")
-    pen = ImageDraw.Draw(sheet)
     options = ReadOptions(synthetic={name: getattr(size, name) for name in SIZES})
-    for row, domain in enumerate(domains):
+    rows = []
+    for domain in domains:
         name = f"synthetic_{domain}"
-        pen.text((2, row * row_px + 1), name, fill="black")
-        for sample in _first_images(SYNTHETIC_READERS[name](root, options).train):
-            if sample.pid <= identities:
-                place = ((sample.pid - 1) * person_px + sample.camid * size.width, row * row_px + _LABEL_PX)
-                with Image.open(sample.path) as image:
-                    sheet.paste(image, place)
-    return sheet
+        samples = _first_images(SYNTHETIC_READERS[name](root, options).train)[: num_identities * size.cameras]
+        rows.append([_make_cell("" if i else name, sample) for i, sample in enumerate(samples)])
+    return draw_contact_sheet(rows, (size.width, size.height), size.cameras)
+
+
+def _make_cell(label: str, sample: Sample) -> Cell:
+    with Image.open(sample.path) as image:
+        return label, image.convert("RGB")
 
 
 def _first_images(samples: Sequence[Sample]) -> list[Sample]:
-    """Chooses the first image of every person under every camera."""
+    """Chooses the first image of every person under every camera, person by person."""
     first: dict[tuple[int, int], Sample] = {}
     for sample in samples:
         first.setdefault((sample.pid, sample.camid), sample)
-    return list(first.values())
+    return [first[key] for key in sorted(first)]
 
 
 def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
-    """Draws a domain unless it is there, and prints what was done."""
+    """Draws a domain unless it is there as it should be, and prints what was done.
+
+    Raises:
+        UserError: it cannot be drawn, or what is there is not as it was drawn.
+    """
     folder = find_domain(domain, size, root)
     if folder.is_dir():
+        check_drawn(folder, size, contents=True)
         print(f"{folder} is there already")
         return
     start = time.perf_counter()
     draw_domain(domain, size, folder, workers)
     num_images = sum(1 for _ in folder.glob("*/*.jpg"))
-    print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} a second")
+    print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} per second")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets; made if missing")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="default: all")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write people × cameras × domains to this PNG")
     parser.add_argument("--sheet-identities", type=int, default=4, metavar="N", help="people in a row (default 4)")
     for name in SIZES:
@@ -95,15 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.workers < 1 or given.sheet_identities < 1:
             raise UserError("--workers and --sheet-identities must be at least 1")
+        if given.sheet:
+            check_sheet_name(given.sheet)
         for domain in given.domains:
             make_domain(domain, size, given.root, given.workers)
         if given.sheet:
-            draw_sheet(given.domains, size, given.root, given.sheet_identities).save(given.sheet)
-    except UserError as error:
+            save_contact_sheet(draw_sheet(given.domains, size, given.root, given.sheet_identities), given.sheet)
+    except (UserError, OSError) as error:
         print(f"make_synthetic: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"make_synthetic: cannot write {given.sheet}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

@@ -107,7 +107,7 @@ def compute_part_complexities(model: nn.Module, height: int, width: int) -> dict
         width: Of the image, in pixels.
 
     Returns:
-        By the part's name, in order. They sum up to the whole network's.
+        By the part's name, in order. They add up to the whole network's.
     """
     image = next(model.parameters()).new_zeros(1, 3, height, width)
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""A device that a person named, checked before anything is computed on it."""
+"""A device named by the user, checked before anything is computed on it."""
 
 import torch
 
@@ -19,5 +19,5 @@ def open_device(name: str | torch.device) -> torch.device:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"device {str(name)!r} cannot be used: {reason}; cpu always can") from error
+        raise UserError(f"device {str(name)!r} cannot be used: {reason}; cpu always works") from error
     return device

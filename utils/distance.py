@@ -97,7 +97,7 @@ def iterate_distances(
     if metric == "cosine":
         query, gallery = normalize_features(query), normalize_features(gallery)
     query_is_zero, gallery_is_zero = (~query.any(dim=1), ~gallery.any(dim=1))
-    centre = gallery.mean(dim=0).to(torch.bfloat16).float()  # rounded: the same whatever the order of the sum
+    centre = gallery.mean(dim=0).to(torch.bfloat16).float()  # rounded, so that the order of the sum does not matter
     query, gallery = query - centre, gallery - centre
     query_norms, gallery_norms = query.square().sum(dim=1), gallery.square().sum(dim=1)
     if not torch.isfinite(4 * (query_norms.max() + gallery_norms.max())):  # no distance is larger than half of it

@@ -93,10 +93,15 @@ class Runtime:
         if lost:
             raise UserError("another process of this run was lost; continue with model.resume auto") from error
 
-    def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
+    def wrap(self, model: nn.Module, sync_bn: bool = False, reaches_all: bool = True) -> nn.Module:
         """Moves ``model`` to the device and wraps it for the parallelism at hand; ``model`` itself stays usable.
 
         DistributedDataParallel takes note of which parameters learn: wrap anew whenever that changes.
+
+        Args:
+            model: The bare model.
+            sync_bn: Batch norms share their statistics over the processes.
+            reaches_all: Whether each step gives every learning parameter a gradient.
         """
         model.to(self.device)
         if self.world_size == 1:
@@ -104,7 +109,7 @@ class Runtime:
         if sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=not reaches_all)
 
     def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
         """Moves ``model`` to the device and spreads it over this process's GPUs.

@@ -1,8 +1,8 @@
-"""The one exception that stands for a person's mistake."""
+"""The one exception that stands for a user error."""
 
 
 class UserError(Exception):
-    """A path, setting, file or checkpoint that cannot work, told in one line.
+    """A path, setting, file or checkpoint that cannot work, reported in one line.
 
     The message says what is wrong and what to do about it. ``main`` and the tools print it on stderr and exit with
     code 2; anything else that is raised is a defect of this project and ends in a traceback.

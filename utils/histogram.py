@@ -1,4 +1,4 @@
-"""A histogram of distances that are seen once, row by row, and whose range nobody knows beforehand."""
+"""A histogram of distances that are seen once, row by row, and whose range is not known in advance."""
 
 import numpy as np
 

@@ -49,14 +49,14 @@ class _OwnFile(logging.FileHandler):
                 raise UserError(
                     f"another run is still writing to {file}; wait for its end, or choose another data.save_dir"
                 ) from error
-            # else the file system has no locks
+            # otherwise the file system has no locks
 
     def is_of(self, file: Path) -> bool:
         """Whether it writes to ``file`` and was opened by this process."""
         return self.owner == os.getpid() and Path(self.baseFilename) == file.absolute()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written was told
+        with contextlib.suppress(OSError):  # what could not be written has been reported
             super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:

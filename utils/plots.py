@@ -1,73 +1,113 @@
-"""Pictures of what a run found."""
+"""Figures of what a run found, and how any figure is saved.
 
+Every ``draw_*`` function returns a figure; ``save_figure`` writes it.
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by the colour-blind too
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # the colour-blind can tell them apart too
 MARKERS = "os^Dv*P"
-SHOWN_BINS = 60  # a histogram is drawn in as many bins at least, if it has them
+SHOWN_BINS = 60  # a histogram is drawn in at least this many bins, if it has them
 MAP_COLUMNS = 4
+PIXELS_PER_INCH = 150
+SHEET_MARGIN, SHEET_TITLE = 0.3, 0.75  # inches to the left of a sheet's images, and above them for its title
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, all or nothing."""
-    FigureCanvasAgg(figure)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    """Writes a figure as PNG or SVG, by the name's ending, all or nothing; the same figure gives the same bytes.
+
+    Raises:
+        UserError: another ending, or the file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise UserError(f"cannot write {path}: a figure's name ends in .png or .svg")
+    metadata = {"Date": None} if kind == "svg" else {}
+    with rc_context({"svg.hashsalt": "figure"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands in its place
+        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=PIXELS_PER_INCH, metadata=metadata))
+
+
+def start_sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """Starts a figure on which images are placed in inches, from its upper left corner.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        title: One or two lines at the top, within ``SHEET_TITLE``.
+    """
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.text(SHEET_MARGIN, 0.15, title, fontsize=11, va="top", parse_math=False, linespacing=1.4)
+    return figure, axes
+
+
+def place_image(axes: Axes, image: np.ndarray, left: float, top: float, width: float, height: float) -> None:
+    """Draws an image at a place on a sheet, in inches."""
+    extent = (left, left + width, top + height, top)
+    axes.imshow(image, extent=extent, aspect="auto", interpolation="bilinear")
 
 
 def draw_architecture(
-    probabilities: np.ndarray, block_names: Sequence[str], candidate_names: Sequence[str], path: Path
-) -> None:
-    """Draws a search's result: every candidate's probability, the chosen ones framed, each block's margin.
+    values: np.ndarray,
+    chosen: Sequence[int],
+    labels: Sequence[str],
+    candidate_names: Sequence[str],
+    value_name: str,
+    half_widths: np.ndarray | None = None,
+) -> Figure:
+    """Draws a search's result: what every candidate is worth in each block, the chosen ones framed.
 
     Args:
-        probabilities: (L, K), rows sum to 1.
-        block_names: L names in the order of the network.
+        values: (L, K).
+        chosen: L candidates, 0 … K − 1.
+        labels: L texts below the blocks, in the order of the network.
         candidate_names: K names.
-        path: PNG file to write.
+        value_name: What the values are.
+        half_widths: Of the values' intervals, (L, K); None: there are none.
     """
-    num_blocks, num_candidates = probabilities.shape
-    figure = Figure(figsize=(1.5 * num_blocks + 2, 0.62 * num_candidates + 1.6), layout="constrained")
+    num_blocks, num_candidates = values.shape
+    figure = Figure(figsize=(1.6 * num_blocks + 2, 0.7 * num_candidates + 1.7), layout="constrained")
     axes = figure.add_subplot()
-    shades = axes.imshow(
-        probabilities.T, cmap="Blues", vmin=0, vmax=max(0.5, float(probabilities.max())), aspect="auto"
-    )
-    chosen = probabilities.argmax(axis=1)
+    low, high = float(values.min()), float(values.max())
+    top = max(high, low + 2 * max(high - low, 1e-9))  # differences between equal candidates stay pale
+    axes.imshow(values.T, cmap="Blues", vmin=low, vmax=top, aspect="auto")
     for block in range(num_blocks):
         for candidate in range(num_candidates):
-            value = probabilities[block, candidate]
-            axes.text(
-                block, candidate, f"{value:.3f}", ha="center", va="center", fontsize=10,
-                color="white" if value > 0.6 * shades.get_clim()[1] else "#333333",
-                weight="bold" if candidate == chosen[block] else "normal",
-            )  # fmt: skip
+            text = f"{values[block, candidate]:.3f}"
+            if half_widths is not None:
+                text += f"\n± {half_widths[block, candidate]:.3f}"
+            weight = "bold" if candidate == chosen[block] else "normal"
+            axes.text(block, candidate, text, ha="center", va="center", fontsize=9, color="#222222", weight=weight)
         axes.add_patch(Rectangle((block - 0.47, chosen[block] - 0.46), 0.94, 0.92, fill=False, lw=2.5, ec="#d95f02"))
-    ordered = np.sort(probabilities, axis=1)
-    margins = ordered[:, -1] - ordered[:, -2]
-    labels = [f"{name}\nmargin {margin:.3f}" for name, margin in zip(block_names, margins, strict=True)]
     axes.set_xticks(range(num_blocks), labels)
     axes.set_yticks(range(num_candidates), candidate_names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("Candidates' probabilities, input to the left; framed: the found architecture", fontsize=11)
-    save_figure(figure, path)
+    axes.set_title(f"{value_name}, input to the left; framed: the found architecture", fontsize=11)
+    return figure
 
 
-def draw_cmc(curves: Mapping[str, np.ndarray], path: Path) -> None:
-    """Draws CMC curves in one picture.
+def draw_cmc(curves: Mapping[str, np.ndarray]) -> Figure:
+    """Draws CMC curves in one figure.
 
     Args:
         curves: By label, (ranks,) each, in [0, 1], from rank 1 on.
-        path: PNG file to write.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -84,17 +124,16 @@ def draw_cmc(curves: Mapping[str, np.ndarray], path: Path) -> None:
     axes.set_title("Cumulative matching characteristic", fontsize=11)
     for text in axes.legend(loc="lower right", fontsize=9).get_texts():
         text.set_parse_math(False)
-    save_figure(figure, path)
+    return figure
 
 
-def draw_distances(histogram: DistanceHistogram, title: str, distance: str, path: Path) -> None:
+def draw_distances(histogram: DistanceHistogram, title: str, distance: str) -> Figure:
     """Draws how far right matches and other identities are from the queries, each as shares of its own kind.
 
     Args:
         histogram: At least one distance of each kind counted.
-        title: Above the picture.
+        title: Above the figure.
         distance: Label of the axis.
-        path: PNG file to write.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -122,10 +161,10 @@ def draw_distances(histogram: DistanceHistogram, title: str, distance: str, path
     axes.set_ylabel("pairs of that kind (%)")
     axes.set_title(title, fontsize=11, parse_math=False)
     axes.legend(loc="upper left", fontsize=9, framealpha=1)
-    save_figure(figure, path)
+    return figure
 
 
-def draw_activation_maps(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], title: str, path: Path) -> None:
+def draw_activation_maps(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """Draws each image, its activation map, and the one laid over the other.
 
     Args:
@@ -133,25 +172,17 @@ def draw_activation_maps(images: np.ndarray, maps: np.ndarray, captions: Sequenc
         maps: (N, H, W) in [0, 1].
         captions: N texts.
         title: Above the sheet.
-        path: PNG file to write.
     """
     columns = min(MAP_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     height_in = 1.6
     width_in = height_in * images.shape[2] / images.shape[1]
     pitch = 3 * width_in + 0.3
-    figure = Figure(figsize=(columns * pitch + 0.3, rows * (height_in + 0.5) + 0.75))
-    total_width, total_height = figure.get_size_inches()
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.text(0.3, 0.15, title, fontsize=11, va="top", parse_math=False, linespacing=1.4)
+    figure, axes = start_sheet(columns * pitch + 0.3, rows * (height_in + 0.5) + SHEET_TITLE, title)
     for number, (image, activation, caption) in enumerate(zip(images, maps, captions, strict=True)):
-        left, top = 0.3 + number % columns * pitch, 0.75 + number // columns * (height_in + 0.5)
+        left, top = SHEET_MARGIN + number % columns * pitch, SHEET_TITLE + number // columns * (height_in + 0.5)
         heat = colormaps["inferno"](activation)[..., :3]
         for i, shown in enumerate((image / 255, heat, 0.45 * image / 255 + 0.55 * heat)):
-            extent = (left + i * width_in, left + (i + 1) * width_in, top + height_in, top)
-            axes.imshow(shown, extent=extent, aspect="auto", interpolation="bilinear")
+            place_image(axes, shown, left + i * width_in, top, width_in, height_in)
         axes.text(left, top + height_in + 0.05, caption, fontsize=6.5, va="top", color="#333333", parse_math=False)
-    axes.set_xlim(0, total_width)  # one unit is an inch
-    axes.set_ylim(total_height, 0)
-    save_figure(figure, path)
+    return figure

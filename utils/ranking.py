@@ -20,12 +20,12 @@ from torch import Tensor
 
 from utils.distance import TILE_QUERIES, iterate_distances
 from utils.errors import UserError
-from utils.ranks import (
+from utils.match_ranks import (
     CameraPairs,
     CameraTable,
     CellScore,
     Labels,
-    Protocol,
+    MatchRules,
     SingleShotDraws,
     compute_average_precision,
     find_ranks,
@@ -41,7 +41,7 @@ class RankingResult:
             Past the gallery's size it stays at 1.
         mAP: Mean average precision.
         mINP: Mean of (number of right matches) / (rank of the last one).
-        average_precision: (Q,) float64, one a query; NaN for queries that were left out.
+        average_precision: (Q,) float64, one per query; NaN for queries that were left out.
         num_valid: Queries with a right match; the others are left out of the means.
         camera_pairs: The table of camera pairs, if it was asked for.
     """
@@ -98,7 +98,7 @@ def evaluate_ranking(
         gallery_camids: (G,) cameras.
         metric: ``"euclidean"`` (squared) or ``"cosine"`` (1 − cosine).
         max_rank: Length of the CMC curve, at least 1.
-        single_gallery_shot: CUHK03's old protocol for the CMC: one random gallery image an identity, mean over 10
+        single_gallery_shot: CUHK03's old protocol for the CMC: one random gallery image per identity, mean over 10
             draws. mAP and mINP stay those of the whole gallery.
         seed: Of those draws.
         camera_pairs: Fill ``RankingResult.camera_pairs`` too, from the same distances.
@@ -109,10 +109,10 @@ def evaluate_ranking(
             labels of another length than the features, or no query with a right match.
         ValueError: ``max_rank`` or ``chunk_size`` is below 1.
     """
-    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
-    protocol.check_sizes(len(query_features), len(gallery_features))
+    rules = MatchRules(query_pids, gallery_pids, query_camids, gallery_camids)
+    rules.check_sizes(len(query_features), len(gallery_features))
     blocks = iterate_distances(query_features, gallery_features, metric, chunk_size)
-    return _evaluate(blocks, protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+    return _evaluate(blocks, rules, max_rank, single_gallery_shot, seed, camera_pairs)
 
 
 def evaluate_distmat(
@@ -139,11 +139,11 @@ def evaluate_distmat(
         distances = distances.float()
     if distances.ndim != 2:
         raise UserError(f"the distance matrix has shape {tuple(distances.shape)}; expected (queries, gallery images)")
-    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
-    protocol.check_sizes(*distances.shape)
+    rules = MatchRules(query_pids, gallery_pids, query_camids, gallery_camids)
+    rules.check_sizes(*distances.shape)
     if not all(torch.isfinite(block).all() for block in distances.split(TILE_QUERIES)):
         raise UserError("the distance matrix holds NaN or infinite values; check the features it was computed from")
-    return _evaluate(distances.split(TILE_QUERIES), protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+    return _evaluate(distances.split(TILE_QUERIES), rules, max_rank, single_gallery_shot, seed, camera_pairs)
 
 
 def evaluate_blocks(
@@ -163,8 +163,8 @@ def evaluate_blocks(
     For matrices that are too big to hold, such as those of ``utils.rerank.iterate_reranked``; otherwise as
     ``evaluate_distmat``. Values are finite. A block is read before the next one is asked for, and not changed.
     """
-    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
-    return _evaluate(blocks, protocol, max_rank, single_gallery_shot, seed, camera_pairs)
+    rules = MatchRules(query_pids, gallery_pids, query_camids, gallery_camids)
+    return _evaluate(blocks, rules, max_rank, single_gallery_shot, seed, camera_pairs)
 
 
 def score_queries(
@@ -192,9 +192,9 @@ def score_queries(
         seed: As there.
         camera_pairs: As there.
     """
-    protocol = Protocol(query_pids, gallery_pids, query_camids, gallery_camids)
-    rows = range(len(protocol.query_pids)) if rows is None else rows
-    return _score(blocks, protocol, rows, single_gallery_shot, seed, camera_pairs)
+    rules = MatchRules(query_pids, gallery_pids, query_camids, gallery_camids)
+    rows = range(len(rules.query_pids)) if rows is None else rows
+    return _score(blocks, rules, rows, single_gallery_shot, seed, camera_pairs)
 
 
 def summarise_scores(
@@ -211,12 +211,12 @@ def summarise_scores(
 
     The result is that of ``evaluate_blocks``, bit for bit, however the queries were divided.
     """
-    return _summarise(parts, Protocol(query_pids, gallery_pids, query_camids, gallery_camids), max_rank, camera_pairs)
+    return _summarise(parts, MatchRules(query_pids, gallery_pids, query_camids, gallery_camids), max_rank, camera_pairs)
 
 
 def _evaluate(
     blocks: Iterable[Tensor],
-    protocol: Protocol,
+    rules: MatchRules,
     max_rank: int,
     single_gallery_shot: bool,
     seed: int,
@@ -224,31 +224,31 @@ def _evaluate(
 ) -> RankingResult:
     if max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}; it must be at least 1")
-    scores = _score(blocks, protocol, range(len(protocol.query_pids)), single_gallery_shot, seed, camera_pairs)
-    return _summarise([scores], protocol, max_rank, camera_pairs)
+    scores = _score(blocks, rules, range(len(rules.query_pids)), single_gallery_shot, seed, camera_pairs)
+    return _summarise([scores], rules, max_rank, camera_pairs)
 
 
 def _score(
     blocks: Iterable[Tensor],
-    protocol: Protocol,
+    rules: MatchRules,
     rows: range,
     single_gallery_shot: bool,
     seed: int,
     camera_pairs: bool,
 ) -> QueryScores:
-    protocol.check_matches()
+    rules.check_matches()
     queries: list[int] = []
     average_precision, inverse_penalty = list[float](), list[float]()
     first_ranks: list[np.ndarray] = []
     cells: list[CellScore] = []
-    draws = SingleShotDraws(protocol, seed) if single_gallery_shot else None
-    table = CameraTable(protocol) if camera_pairs else None
-    for query, row in _iterate_rows(blocks, protocol, rows):
-        matches, left_out = protocol.split_identity(query)
+    draws = SingleShotDraws(rules, seed) if single_gallery_shot else None
+    table = CameraTable(rules) if camera_pairs else None
+    for query, row in _iterate_rows(blocks, rules, rows):
+        matches, left_out = rules.split_identity(query)
         if not len(matches):
             continue
         row[left_out] = np.inf
-        row[protocol.junk] = np.inf
+        row[rules.junk] = np.inf
         ranks = find_ranks(row, matches)
         queries.append(query)
         average_precision.append(compute_average_precision(ranks))
@@ -259,9 +259,9 @@ def _score(
     return QueryScores(queries, average_precision, inverse_penalty, first_ranks, cells)
 
 
-def _summarise(parts: Sequence[QueryScores], protocol: Protocol, max_rank: int, camera_pairs: bool) -> RankingResult:
-    average_precision = np.full(len(protocol.query_pids), np.nan)
-    inverse_penalty = np.full(len(protocol.query_pids), np.nan)
+def _summarise(parts: Sequence[QueryScores], rules: MatchRules, max_rank: int, camera_pairs: bool) -> RankingResult:
+    average_precision = np.full(len(rules.query_pids), np.nan)
+    inverse_penalty = np.full(len(rules.query_pids), np.nan)
     for part in parts:
         average_precision[part.queries] = part.average_precision
         inverse_penalty[part.queries] = part.inverse_penalty
@@ -274,13 +274,13 @@ def _summarise(parts: Sequence[QueryScores], protocol: Protocol, max_rank: int, 
         mINP=float(np.nanmean(inverse_penalty)),
         average_precision=average_precision,
         num_valid=len(first_ranks),
-        camera_pairs=CameraTable(protocol).average(cells) if camera_pairs else None,
+        camera_pairs=CameraTable(rules).average(cells) if camera_pairs else None,
     )
 
 
-def _iterate_rows(blocks: Iterable[Tensor], protocol: Protocol, rows: range) -> Iterator[tuple[int, np.ndarray]]:
+def _iterate_rows(blocks: Iterable[Tensor], rules: MatchRules, rows: range) -> Iterator[tuple[int, np.ndarray]]:
     """Yields each query's index and a copy of its distances that may be changed, (G,)."""
-    num_gallery = len(protocol.gallery_pids)
+    num_gallery = len(rules.gallery_pids)
     query = rows.start
     for block in blocks:
         distances = block.detach().cpu().numpy()

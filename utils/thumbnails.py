@@ -38,8 +38,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def make_printable(name: str) -> str:
-    """Puts a question mark for each byte of a file's name that is not UTF-8, which no page or sheet can hold."""
-    return name.encode("utf-8", "replace").decode()
+    r"""Writes what of a file's name cannot be shown as in Python: ``\n``, ``\x1b``, ``\udcf6`` (bytes not UTF-8)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def shorten(name: str, length: int) -> str:
+    """Makes a file's name printable and cuts its middle out if it has more than ``length`` characters."""
+    name = make_printable(name)
+    if len(name) <= length:
+        return name
+    kept = length - 1
+    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
 
 
 def encode_data_uri(image: Image.Image) -> str:

@@ -14,7 +14,7 @@ from datasets.integrity import find_broken
 from tests.shares import run_shares
 
 KINDS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM"]
-SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be told from the file
+SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be read off the file
 
 
 def encode(kind: str, side: int = 32, mode: str = "RGB") -> bytes:
@@ -172,7 +172,12 @@ def test_leaves_no_file_open(tmp_path: Path) -> None:
 def test_processes_share_the_files_and_all_know_the_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     inspect = module._inspect
-    monkeypatch.setattr(module, "_inspect", lambda path: (opened.append(path), inspect(path))[1])
+
+    def spy(path: str) -> str:
+        opened.append(path)
+        return inspect(path)
+
+    monkeypatch.setattr(module, "_inspect", spy)
     paths = [str(tmp_path / f"{n}.jpg") for n in range(50)]
     for number, path in enumerate(paths):
         Path(path).write_bytes(b"" if number % 7 == 3 else encode("JPEG", 4))

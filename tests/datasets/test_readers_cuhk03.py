@@ -27,7 +27,7 @@ CLASSIC = ReadOptions(cuhk03_classic_split=True)
 
 
 def pixels(kind: str, pair: int, person: int, number: int) -> NDArray[np.uint8]:
-    """An image (H, W, 3) in which each pixel and channel tells its place."""
+    """An image (H, W, 3) in which each pixel and channel shows its place."""
     start = 100 * (kind == "labeled") + 10 * pair + 5 * person + number
     rows, columns, channels = np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), np.arange(3), indexing="ij")
     return (start + 20 * rows + 3 * columns + channels).astype(np.uint8)
@@ -248,7 +248,7 @@ def test_a_mat_of_something_else(options: ReadOptions, root: Path) -> None:
         read_cuhk03(root, options)
     with h5py.File(root / "cuhk03" / "cuhk03_release" / "cuhk-03.mat", "w") as mat:
         mat["x"] = 1
-    with pytest.raises(UserError, match="copy it anew"):
+    with pytest.raises(UserError, match="copy it again"):
         read_cuhk03(root, options)
 
 

@@ -335,7 +335,7 @@ def _link_through_a_file(image: Path) -> None:
         (lambda image: image.symlink_to(image.with_name("gone")), "IMAGE is a link that leads to no file: "),
         (lambda image: image.symlink_to(image), "cannot read IMAGE: Too many levels of symbolic links"),
         (_link_through_a_file, "cannot read IMAGE: Not a directory"),
-        (os.mkfifo, "IMAGE is no file but a pipe or the like: "),
+        (os.mkfifo, "IMAGE is not a file but a pipe or the like: "),
     ],
     ids=["link to nowhere", "link to itself", "link through a file", "pipe"],
 )

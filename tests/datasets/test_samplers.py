@@ -147,7 +147,7 @@ def test_zero_domains_stand_for_all() -> None:
     [
         ("RandomIdentitySampler", (9, 4, 1, 1), "batch_size 9 .* multiple of 4"),
         ("RandomIdentitySampler", (4, 4, 1, 1), "at least 8"),
-        ("RandomIdentitySampler", (24, 4, 1, 1), "6 identities a batch, the training data has 5"),
+        ("RandomIdentitySampler", (24, 4, 1, 1), "6 identities per batch, the training data has 5"),
         ("RandomIdentitySampler", (8, 1, 1, 1), "num_instances 1: .* at least 2"),
         ("RandomDomainSampler", (12, 4, 6, 1), "num_cams 6: the training data has 5"),
         ("RandomDomainSampler", (12, 4, 5, 1), "batch_size 12 cannot be shared equally by 5 cams"),

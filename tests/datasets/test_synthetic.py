@@ -1,19 +1,23 @@
 """Drawn data: layout, counts, repeatability, and what happens when drawing is disturbed."""
 
 import filecmp
+import hashlib
+import logging
 import re
+import shutil
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from datasets import synthetic
 from datasets.base import ReadOptions, check_protocol
-from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, draw_domain, find_domain
-from datasets.synthetic_domains import DOMAINS, Camera
+from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, draw_domain, find_domain
+from datasets.synthetic_camera import Camera
+from datasets.synthetic_domains import DOMAINS
 from utils.errors import UserError
 
 SMALL = SyntheticSize(train_ids=4, test_ids=3, cameras=2, images_per_camera=3, height=32, width=16)
@@ -81,7 +85,8 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(root, tmp_
 def test_an_image_does_not_depend_on_how_many_others_are_drawn(root, tmp_path):
     first = find_domain("a", SMALL, root)
     draw_domain("a", replace(SMALL, train_ids=6, test_ids=4, cameras=3, images_per_camera=4), tmp_path / "a")
-    names = [n for n in files_below(first) if not n.name.startswith("0000_")]  # strangers walk past another camera
+    # strangers walk past another camera
+    names = [n for n in files_below(first) if n.suffix == ".jpg" and not n.name.startswith("0000_")]
     assert filecmp.cmpfiles(first, tmp_path / "a", names, shallow=False)[0] == names
 
 
@@ -133,10 +138,113 @@ def test_a_drawing_that_comes_second_is_thrown_away(root, tmp_path, monkeypatch)
     assert files_below(tmp_path) == [Path("a/query/of_the_other.jpg")]
 
 
-def test_a_missing_image_is_noticed(tmp_path):
-    splits = SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
-    Path(splits.gallery[0].path).unlink()
-    with pytest.raises(UserError, match=r"holds 44 images instead of 45: delete it"):
+# SHA-256 over names and contents of all images, before there were more than three domains and a list of files
+BEFORE = {
+    "a": "80aa5add8fd392914dfdd4828982367f57c00a5edb8d3969950c695b6c5e6f76",
+    "b": "cc0e79e680a1211a9e929e54066a0a7016c636592008408b2bdff63c19bd3c69",
+    "c": "0792b00be03df55fb05d16c9e59fe48262ffbacbb31e59fdee93a115fe750a9d",
+}
+
+
+@pytest.mark.skipif(features.version("libjpeg_turbo") != "3.2.0", reason="another JPEG encoder may write other bytes")
+@pytest.mark.parametrize("domain", BEFORE)
+def test_the_first_three_domains_stay_byte_for_byte(domain, tmp_path):
+    draw_domain(domain, replace(SMALL, height=128, width=64), tmp_path / domain)
+    digest = hashlib.sha256()
+    for path in sorted((tmp_path / domain).rglob("*.jpg")):
+        digest.update(path.relative_to(tmp_path / domain).as_posix().encode() + path.read_bytes())
+    assert digest.hexdigest() == BEFORE[domain]
+
+
+@pytest.mark.parametrize("domain", ["a", "d", "l"])
+def test_files_have_the_quality_of_their_domain(domain, tmp_path):
+    """The first step of luminance follows from the quality by the rule of the JPEG group's library."""
+    quality = DOMAINS[domain].quality
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    draw_domain(domain, SMALL, tmp_path / domain)
+    with Image.open(next((tmp_path / domain / "query").iterdir())) as image:
+        assert image.quantization[0][0] == (16 * scale + 50) // 100
+
+
+def take(folder):
+    (folder / "query/5001_c1s1_000000_00.jpg").unlink()
+
+
+def add(folder):
+    (folder / "bounding_box_train/0001_c1s1_000009_00.jpg").touch()
+
+
+def add_of_another_name(folder):
+    (folder / "bounding_box_test/holiday\n.png").touch()
+
+
+def cut(folder):
+    image = folder / "query/5002_c1s1_000000_00.jpg"
+    image.write_bytes(image.read_bytes()[:-1])
+
+
+def take_a_part(folder):
+    for image in (folder / "query").iterdir():
+        image.unlink()
+    (folder / "query").rmdir()
+
+
+def spoil_the_list(folder):
+    (folder / "files.csv").write_bytes(b"\xff,\n\0")
+
+
+TAKEN, ADDED = "1 missing ('query/5001_c1s1_000000_00.jpg')", "1 added ('bounding_box_train/0001_c1s1_000009_00.jpg')"
+
+
+@pytest.mark.parametrize(
+    ("damages", "message"),
+    [
+        ([take], f"images {TAKEN};"),
+        ([add], f"images {ADDED};"),
+        ([take, add], f"images {TAKEN}, {ADDED};"),
+        ([add_of_another_name], r"images 1 added ('bounding_box_test/holiday\n.png');"),
+        ([cut], "images 1 changed ('query/5002_c1s1_000000_00.jpg');"),
+        ([take_a_part], "expected drawn images;"),
+        ([spoil_the_list], "images 45 changed ('bounding_box_test/0000_c1s1_000000_00.jpg');"),
+    ],
+)
+def test_a_folder_that_is_not_as_it_was_drawn_is_noticed_in_one_line(tmp_path, damages, message):
+    SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+    folder = find_domain("a", SMALL, tmp_path)
+    for damage in damages:
+        damage(folder)
+    with pytest.raises(UserError) as raised:
+        SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
+    told = str(raised.value)
+    assert message in told
+    assert str(folder) in told
+    assert re.search(rf"delete ({folder}|the folder), and it is drawn anew$", told)
+    assert "\n" not in told
+
+
+def test_a_changed_byte_is_noticed_where_contents_are_checked(root, tmp_path):
+    draw_domain("a", SMALL, tmp_path / "a")
+    check_drawn(tmp_path / "a", SMALL, contents=True)
+    image = tmp_path / "a/query/5002_c1s1_000000_00.jpg"
+    content = bytearray(image.read_bytes())
+    content[-10] ^= 4
+    image.write_bytes(content)
+    check_drawn(tmp_path / "a", SMALL)
+    with pytest.raises(UserError, match=r"images 1 changed \('query/5002_c1s1_000000_00.jpg'\)"):
+        check_drawn(tmp_path / "a", SMALL, contents=True)
+
+
+def test_a_folder_drawn_before_there_was_a_list_is_checked_by_names(tmp_path, caplog, forbid_drawing, root):
+    folder = find_domain("a", SMALL, tmp_path)
+    shutil.copytree(find_domain("a", SMALL, root), folder, ignore=shutil.ignore_patterns("files.csv"))
+    with caplog.at_level(logging.WARNING):
+        assert len(SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL)).train) == 24
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{folder} has no files.csv: only names of images are checked; delete the folder, and it is drawn anew"
+    ]
+    take(folder)
+    add(folder)
+    with pytest.raises(UserError, match=r"1 missing .*, 1 added "):
         SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
 
 

@@ -1,13 +1,15 @@
 """What is on drawn images: shapes against their areas, style against formulas, people and domains that differ."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from datasets.synthetic_domains import DOMAINS, Camera, _gaussian
+from datasets.synthetic_camera import Camera, _gaussian
+from datasets.synthetic_domains import DOMAINS, Spread
 from datasets.synthetic_figure import Pose, paint_person
 from datasets.synthetic_paint import PATTERNS, Canvas, Frame, weave
 from datasets.synthetic_people import BOTTOM_PATTERNS, TOP_PATTERNS, Draws, Fabric, draw_person
@@ -145,15 +147,38 @@ def photographs(domain, num_people=12):
     return np.stack([c.photograph(p, Draws(3, i, j)) for i, p in enumerate(people) for j, c in enumerate(cameras)])
 
 
-def test_domains_can_be_told_by_style_alone():
+@pytest.mark.parametrize(("domains", "share"), [("abc", 0.85), (DOMAINS, 0.5)])
+def test_domains_can_be_told_by_style_alone(domains, share):
     """The same people and cameras' numbers in each domain: mean and spread of the channels name the domain."""
     styles = {}
-    for domain in DOMAINS:
+    for domain in domains:
         images = photographs(domain).astype(np.float64)
         styles[domain] = np.concatenate([images.mean((1, 2)), images.std((1, 2))], axis=1)
     for domain, rows in styles.items():
         distances = np.stack([np.linalg.norm(rows - other.mean(0), axis=1) for other in styles.values()])
-        assert (np.array(list(styles))[distances.argmin(0)] == domain).mean() > 0.85
+        assert (np.array(list(styles))[distances.argmin(0)] == domain).mean() > share
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_people_are_seen_in_every_domain(domain, monkeypatch):
+    """Images are neither dark nor pale as a whole, nor clipped, and a person stands out from the same empty place."""
+    images = photographs(domain)
+    assert images.mean((1, 2, 3)).min() > 20
+    assert images.mean((1, 2, 3)).max() < 235
+    assert ((images.max(-1) == 0) | (images.min(-1) == 255)).mean() < 0.05
+    quiet = replace(DOMAINS[domain], noise=Spread(0.0))
+    person = draw_person(Draws(2, 1))
+    seen = Camera(quiet, 64, 32, Draws(1, 1)).photograph(person, Draws(3)).astype(int)
+    monkeypatch.setattr("datasets.synthetic_camera.paint_person", lambda *_: None)
+    empty = Camera(quiet, 64, 32, Draws(1, 1)).photograph(person, Draws(3)).astype(int)
+    assert (np.abs(seen - empty).max(-1) > 16).mean() > 0.1
+
+
+def test_a_cast_colours_the_background_alone():
+    plain = DOMAINS["a"]
+    cast = replace(plain, background_cast=(1.2, 1.0, 0.5))
+    first, second = (Camera(domain, 64, 32, Draws(1))._panorama for domain in (plain, cast))
+    np.testing.assert_allclose(second, first * [1.2, 1.0, 0.5], rtol=1e-6)
 
 
 # Means of the four quarters from top to bottom, R, G, B, of person 1 under camera 1. Other values: another drawing, and
@@ -162,6 +187,15 @@ GOLDEN = {
     "a": [[129.3, 118.2, 110.6], [134.6, 103.6, 86.0], [135.6, 112.5, 95.9], [124.6, 106.8, 92.2]],
     "b": [[122.5, 155.4, 163.4], [121.8, 143.0, 141.5], [122.6, 146.7, 145.5], [117.2, 140.8, 139.6]],
     "c": [[79.8, 62.1, 45.0], [85.4, 51.7, 35.2], [78.1, 53.0, 29.5], [74.8, 53.7, 23.8]],
+    "d": [[113.2, 140.3, 170.1], [110.3, 119.1, 126.0], [112.1, 124.4, 132.5], [107.1, 118.0, 125.2]],
+    "e": [[108.2, 93.9, 88.2], [104.7, 83.3, 73.8], [107.1, 86.4, 76.3], [99.7, 81.2, 72.3]],
+    "f": [[131.8, 115.9, 127.2], [127.1, 98.5, 97.7], [132.6, 109.8, 111.5], [119.9, 97.7, 100.6]],
+    "g": [[92.7, 103.1, 129.1], [93.5, 93.6, 106.3], [94.4, 96.9, 110.8], [88.4, 90.8, 104.7]],
+    "h": [[119.3, 130.7, 165.0], [118.3, 120.0, 136.4], [119.3, 122.9, 140.9], [115.4, 118.3, 134.2]],
+    "i": [[115.3, 123.4, 118.9], [114.7, 115.4, 109.6], [111.9, 115.6, 105.2], [112.0, 117.3, 102.5]],
+    "j": [[88.1, 67.9, 49.3], [92.8, 61.7, 43.3], [86.1, 61.1, 39.9], [83.4, 61.6, 37.1]],
+    "k": [[115.7, 113.7, 119.8], [116.6, 107.8, 108.9], [118.6, 112.6, 114.7], [112.8, 108.4, 110.9]],
+    "l": [[87.7, 107.8, 145.8], [93.7, 97.4, 125.4], [88.6, 98.7, 116.6], [86.7, 100.9, 111.4]],
 }
 
 

@@ -68,7 +68,7 @@ def test_watching_changes_no_score(target, rerank):
 def test_lists_follow_from_the_distances(target, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "engine.pictures.draw_ranked_lists", lambda lists, title, path: drawn.update({path.stem: lists})
+        "engine.pictures.format_ranked_lists_page", lambda name, summary, sections, _: drawn.update(sections) or ""
     )
     pictures = Pictures(5)
     evaluate(target, pictures)
@@ -210,7 +210,7 @@ def test_image_that_is_gone_when_its_map_is_drawn_leaves_the_scores(run_main, ow
     assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
 
 
-def test_pictures_that_cannot_be_written_are_told_and_the_scores_stay(run_main, tmp_path, capsys):
+def test_pictures_that_cannot_be_written_are_reported_and_the_scores_stay(run_main, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "visactmap_market1501").write_text("in the way")
     assert run_main("train.max_epoch", 1, "test.visactmap", True) == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.safety import GradientCheck, explain_faults, stop_at_bad_step
+from engine.safety import GradientCheck, NotFiniteError, explain_faults, report_bad_step
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
@@ -46,6 +46,14 @@ def test_parameters_without_a_gradient_are_named():
         GradientCheck(2).look(net)
 
 
+def test_parameters_that_the_step_need_not_reach_are_passed_over():
+    net = nn.ModuleDict({"used": nn.Linear(2, 2), "other_path": nn.Linear(2, 2)})
+    net["used"](torch.ones(1, 2)).sum().backward()
+    GradientCheck(2).look(net, lambda name: not name.startswith("other_path"))
+    with pytest.raises(RuntimeError, match=r"reaches 2 parameters: other_path"):
+        GradientCheck(2).look(net, lambda name: True)
+
+
 def test_parts_whose_gradient_stays_zero_are_named_once(caplog):
     def two_layers():
         return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -72,6 +80,6 @@ def test_bad_step_of_another_process_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(Runtime, "barrier", lambda self: None)
     state = {"progress": {"epoch": 3, "batch": 4}}
     with pytest.raises(UserError, match=r"loss inf or gradient norm 2.0 is not finite in epoch 4, batch 5"):
-        stop_at_bad_step(tmp_path, Runtime(CPU, 0, 2), 1.5, 2.0, ["a.jpg", "b.jpg"], state)
+        report_bad_step(NotFiniteError(1.5, 2.0), tmp_path, Runtime(CPU, 0, 2), ["a.jpg", "b.jpg"], state)
     saved = load_checkpoint(tmp_path / "checkpoints" / "not_finite.pt")
     assert saved["batch_files"] == ["a.jpg", "b.jpg", "c.jpg"]

@@ -12,8 +12,8 @@ from torch import nn
 from engine.evaluator import ScoringRules, evaluate_targets
 from engine.scores import Scores, average_splits, format_camera_pairs, format_scores
 from utils.distributed import choose_runtime
+from utils.match_ranks import CameraPairs
 from utils.ranking import evaluate_ranking
-from utils.ranks import CameraPairs
 
 SPLITS = {
     0: Scores({1: 0.5, 5: 0.75}, mAP=0.25, mINP=0.125, num_queries=4),

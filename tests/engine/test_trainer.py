@@ -2,8 +2,6 @@
 
 import errno
 import signal
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +9,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine import trainer as module
+from engine.history import read_history
 from engine.interrupt import Interrupted, StopRequest
 from engine.scores import Scores
+from engine.step import TrainStep
 from engine.task import Stopwatch, Task, TrainSettings
 from engine.trainer import Trainer
+from tests.toy_batches import Batches
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.scalars import Scalars
 
 CPU = torch.device("cpu")
 
@@ -34,41 +34,35 @@ class Net(nn.Module):
         return self.classifier(self.body(x).relu())
 
 
-class Batches:
-    """Five batches an epoch; a hook sees where the pass is."""
-
-    samples = tuple(SimpleNamespace(path=f"{i}.jpg") for i in range(20))
-
-    def __init__(self, hook=lambda epoch, number: None):
-        self.hook = hook
-
-    def __len__(self):
-        return 5
-
-    def batches(self, epoch, first_batch=0):
-        for number in range(first_batch, 5):
-            self.hook(epoch, number)
-            generator = torch.Generator().manual_seed(100 * epoch + number)
-            indices = torch.arange(4) + 4 * number
-            images = torch.randn(4, 4, generator=generator)
-            yield SimpleNamespace(images=images, pids=indices % 3, indices=indices)
-
-
 @pytest.fixture
 def make(tmp_path):
     """Makes trainers of one folder."""
     (tmp_path / "checkpoints").mkdir()
 
-    def make(batches=None, loss=F.cross_entropy, evaluate=None, writer=None, stop=None, wrap=None, **settings):
+    def make(
+        batches=None,
+        loss=F.cross_entropy,
+        evaluate=None,
+        stop=None,
+        ema_decay=0.0,
+        amp="off",
+        clip_grad_norm=0.0,
+        **settings,
+    ):
         torch.manual_seed(0)
         net = Net()
         optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+        step = TrainStep(
+            model=net, wrap=lambda: net, task=Task(), loss=loss, optimizers={"weights": optimizer},
+            prepare=lambda batch: batch.images, runtime=Runtime(CPU), amp=amp, clip_grad_norm=clip_grad_norm,
+            ema_decay=ema_decay,
+        )  # fmt: skip
         return Trainer(
-            model=net, wrap=wrap or (lambda: net), task=Task(), loss=loss, optimizer=optimizer,
-            scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), batches=batches or Batches(),
-            prepare=lambda batch: batch.images, runtime=Runtime(CPU),
-            settings=TrainSettings(**{"max_epoch": 3, **settings}), folder=tmp_path, identity={"name": "net"},
-            config={"a": 1}, images="hash", evaluate=evaluate, writer=writer,
+            step=step, schedulers={"weights": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)},
+            batches=batches or Batches(), runtime=Runtime(CPU),
+            settings=TrainSettings(**{"max_epoch": 3, "batch_size": 4, **settings}),
+            folder=tmp_path, identity={"name": "net"},
+            config={"a": 1}, images="hash", evaluate=evaluate,
             stop=stop or StopRequest(tmp_path / "checkpoints" / "last.pt"),
         )  # fmt: skip
 
@@ -95,7 +89,7 @@ def test_scores_and_best_weights(make, tmp_path):
     best, last = load(tmp_path, "best.pt"), load(tmp_path)
     assert (best["progress"]["epoch"], best["progress"]["best"]) == (2, 0.8)
     assert (last["progress"]["epoch"], last["progress"]["best"]) == (3, 0.8)
-    assert last["scheduler"]["last_epoch"] == 3
+    assert last["schedulers"]["weights"]["last_epoch"] == 3
 
 
 @pytest.mark.parametrize(
@@ -154,8 +148,8 @@ def test_broken_image_in_mid_epoch_saves_and_the_run_continues_exactly(make, tmp
     continued = make()
     continued.load_state(load(tmp_path))
     continued.fit()
-    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
-    assert continued.scheduler.state_dict() == whole.scheduler.state_dict()
+    assert_equal_weights(continued.step.model.state_dict(), whole.step.model.state_dict())
+    assert continued.schedulers["weights"].state_dict() == whole.schedulers["weights"].state_dict()
 
 
 def test_lost_worker_saves_and_is_one_line(make, tmp_path):
@@ -199,8 +193,8 @@ def test_signal_during_evaluation_acts_at_once_and_loses_nothing(make, tmp_path)
     continued.load_state(load(tmp_path))
     continued.fit()
     assert steps == []
-    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
-    assert continued.scheduler.state_dict() == whole.scheduler.state_dict()
+    assert_equal_weights(continued.step.model.state_dict(), whole.step.model.state_dict())
+    assert continued.schedulers["weights"].state_dict() == whole.schedulers["weights"].state_dict()
 
 
 def test_saves_by_time(make, tmp_path):
@@ -230,42 +224,42 @@ def test_not_finite_stops_with_state_and_files(make, tmp_path, what):
         trainer.fit()
     saved = load(tmp_path, "not_finite.pt")
     assert saved["batch_files"] == ["8.jpg", "9.jpg", "10.jpg", "11.jpg"]
-    assert_equal_weights(saved["model"], trainer.model.state_dict())
+    assert_equal_weights(saved["model"], trainer.step.model.state_dict())
     assert all(torch.isfinite(t).all() for t in saved["model"].values())
     assert load(tmp_path)["progress"]["epoch"] == 1
 
 
 def test_fp16_leaves_out_a_step_that_overflows_and_says_so(make, caplog):
     trainer = make(amp="fp16", max_epoch=1, loss=lambda logits, labels: F.cross_entropy(logits.float(), labels))
-    scale = trainer.scaler.get_scale()
-    hook = trainer.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
-    before = {name: t.clone() for name, t in trainer.model.state_dict().items()}
-    trainer._step(next(Batches().batches(0)))
-    assert_equal_weights(trainer.model.state_dict(), before)
-    assert trainer.scaler.get_scale() == scale / 2
+    scale = trainer.step.scaler.get_scale()
+    hook = trainer.step.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = {name: t.clone() for name, t in trainer.step.model.state_dict().items()}
+    trainer._learn(next(Batches().batches(0)))
+    assert_equal_weights(trainer.step.model.state_dict(), before)
+    assert trainer.step.scaler.get_scale() == scale / 2
     told = f"gradients overflowed in fp16: this step is left out, the loss now scaled by {scale / 2:g}, not {scale:g}"
     assert [r.getMessage() for r in caplog.records] == [told]
     hook.remove()
-    trainer._step(next(Batches().batches(0)))
+    trainer._learn(next(Batches().batches(0)))
     assert len(caplog.records) == 1
-    assert not torch.equal(trainer.model.body.weight, before["body.weight"])
+    assert not torch.equal(trainer.step.model.body.weight, before["body.weight"])
 
 
 def test_fp16_that_always_overflows_stops(make):
     trainer = make(amp="fp16", loss=lambda logits, labels: F.cross_entropy(logits.float(), labels))
-    trainer.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    trainer.step.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
     batch = next(Batches().batches(0))
     for _ in range(26):  # from a scale of 2^16 to 2^-10
-        trainer._step(batch)
+        trainer._learn(batch)
     with pytest.raises(UserError, match="is not finite"):
-        trainer._step(batch)
+        trainer._learn(batch)
 
 
 def test_gradients_are_clipped_to_the_norm(make):
     norms = []
     trainer = make(clip_grad_norm=0.01, max_epoch=1)
     trainer.task.after_step = lambda: norms.append(
-        float(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm())
+        float(torch.cat([p.grad.flatten() for p in trainer.step.model.parameters()]).norm())
     )
     trainer.fit()
     assert norms == pytest.approx([0.01] * 5, rel=1e-3)
@@ -311,41 +305,59 @@ def test_full_disk_is_one_line_and_keeps_what_was_saved(make, tmp_path, monkeypa
     continued.load_state(load(tmp_path))
     continued.fit()
     whole.fit()
-    assert_equal_weights(continued.model.state_dict(), whole.model.state_dict())
+    assert_equal_weights(continued.step.model.state_dict(), whole.step.model.state_dict())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_under_tensorboard_is_told_once_and_costs_nothing(make, tmp_path, monkeypatch, caplog):
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda path, mode, buffering: open("/dev/full", mode, buffering))  # noqa: PTH123, SIM115
-        writer = Scalars(tmp_path, 1)
-    with writer:
-        make(writer=writer).fit()
-    assert [r.getMessage() for r in caplog.records if "No space left" in r.getMessage()] == [
-        f"cannot write {writer.path}: No space left on device; the run goes on"
-    ]
-    assert load(tmp_path)["progress"]["epoch"] == 3
-
-
-def test_epoch_is_saved_before_its_numbers_are_written(make, tmp_path):
-    class Writer:
-        def write(self, scalars, step):
-            assert scalars["train/accuracy"] == pytest.approx(accuracy[0])
-            assert load(tmp_path)["progress"]["epoch"] == step
-            accuracy.pop(0)
-
-    accuracy = []
+def test_epochs_are_written_to_the_history(make, tmp_path):
+    right, accuracies = [], []
 
     def loss(logits, labels):
         right.append(float((logits.argmax(dim=1) == labels).float().mean()))
         if len(right) == 5:
-            accuracy.append(sum(right) / 5)
+            accuracies.append(sum(right) / 5)
             right.clear()
         return F.cross_entropy(logits, labels)
 
-    right = []
-    make(writer=Writer(), loss=loss).fit()
-    assert accuracy == []
+    make(loss=loss, evaluate=scores(0.25)).fit()
+    lines = read_history(tmp_path / "history.jsonl")
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 5), (2, 10), (3, 15)]
+    assert [line["train/accuracy"] for line in lines] == pytest.approx(accuracies)
+    assert [line["train/lr"] for line in lines] == [0.05, 0.025, 0.0125]
+    assert [line.get("target/mAP") for line in lines] == [None, None, 0.25]
+
+
+def test_history_of_a_run_that_was_stopped_is_that_of_one_that_was_not(make, tmp_path):
+    make(evaluate=scores(0.1, 0.2, 0.3), eval_freq=1).fit()
+    whole = (tmp_path / "history.jsonl").read_bytes()
+    for path in [*(tmp_path / "checkpoints").iterdir(), tmp_path / "history.jsonl"]:
+        path.unlink()
+
+    def fail(epoch, number):
+        if (epoch, number) == (1, 2):
+            raise UserError("broken image")
+
+    with pytest.raises(UserError):
+        make(Batches(fail), evaluate=scores(0.1), eval_freq=1).fit()
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "step": 10}\n{"epo')  # killed between the line and the checkpoint, then in the line
+    continued = make(evaluate=scores(0.2, 0.3), eval_freq=1)
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    assert (tmp_path / "history.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("method", ["write_epoch", "write_step"])
+def test_full_disk_under_the_history_costs_nothing_else(make, tmp_path, monkeypatch, caplog, method):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if method == "write_epoch":
+        monkeypatch.setattr("engine.history._format_line", full)
+    else:
+        monkeypatch.setattr("engine.history.SummaryWriter.add_scalar", full)
+    make(print_freq=1).fit()
+    assert len([r for r in caplog.records if "No space left on device; the run goes on" in r.getMessage()]) == 1
+    assert load(tmp_path)["progress"]["epoch"] == 3
 
 
 def test_layers_that_learn_change_with_the_epoch_and_the_network_is_wrapped_anew(make):
@@ -354,11 +366,11 @@ def test_layers_that_learn_change_with_the_epoch_and_the_network_is_wrapped_anew
     trainer = make(fixbase_epoch=2, max_epoch=4)
 
     def wrap():
-        learning.append(sorted(name for name, p in trainer.model.named_parameters() if p.requires_grad))
-        return trainer.model
+        learning.append(sorted(name for name, p in trainer.step.model.named_parameters() if p.requires_grad))
+        return trainer.step.model
 
-    trainer.wrap = wrap
-    trainer.batches = Batches(lambda epoch, number: bodies.append(trainer.model.body.weight.detach().clone()))
+    trainer.step.wrap = wrap
+    trainer.batches = Batches(lambda epoch, number: bodies.append(trainer.step.model.body.weight.detach().clone()))
     trainer.fit()
     everything = ["body.bias", "body.weight", "classifier.bias", "classifier.weight"]
     assert learning == [everything[2:], everything]
@@ -368,7 +380,7 @@ def test_layers_that_learn_change_with_the_epoch_and_the_network_is_wrapped_anew
 
 def test_parameter_out_of_reach_is_a_defect(make):
     trainer = make()
-    trainer.model.extra = nn.Parameter(torch.ones(1))
+    trainer.step.model.extra = nn.Parameter(torch.ones(1))
     with pytest.raises(RuntimeError, match="no gradient reaches 1 parameters: extra"):
         trainer.fit()
 
@@ -394,3 +406,42 @@ def test_gradients_that_stay_zero_are_warned_of(make, caplog):
     trainer = make(loss=lambda logits, labels: F.cross_entropy(logits.detach() + 0 * logits + 0 * logits.sum(), labels))
     trainer.fit()
     assert "the gradient was 0 throughout the first 2 steps in the whole network" in caplog.text
+
+
+def test_moving_average_of_the_weights(make, tmp_path):
+    """It is what its recursion gives, also over a stop, and what is scored is what best.pt keeps."""
+    seen = []
+
+    def make_averaged(**more):
+        trainer = make(ema_decay=0.8, evaluate=scores(0.5, 0.4), eval_epochs=(1,), max_epoch=2, **more)
+        trainer.scored_state = trainer.step.average.module.state_dict
+        after = trainer.task.after_step
+
+        def note():
+            after()
+            seen.append(trainer.step.model.body.weight.detach().clone())
+
+        trainer.task.after_step = note
+        return trainer
+
+    whole = make_averaged()
+    whole.fit()
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.8 * expected + 0.2 * weight
+    averaged = whole.step.average.module.body.weight
+    assert torch.allclose(averaged, expected, atol=1e-6)
+    best = load(tmp_path, "best.pt")
+    assert "progress" not in best
+    assert not torch.equal(best["model"]["body.weight"], averaged)  # that of the first epoch was better
+
+    def fail(epoch, number):
+        if (epoch, number) == (1, 3):
+            raise UserError("broken image")
+
+    with pytest.raises(UserError):
+        make_averaged(batches=Batches(fail)).fit()
+    continued = make_averaged()
+    continued.load_state(load(tmp_path))
+    continued.fit()
+    assert torch.equal(continued.step.average.module.body.weight, averaged)

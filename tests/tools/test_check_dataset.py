@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS
+from datasets import DATASETS, synthetic
 from datasets.base import ReadOptions
 from tools.check_dataset import PUBLISHED, main, published_counts
 
@@ -51,6 +52,21 @@ def test_broken_copied_and_leaked(quick: list[str], root: Path, capsys: pytest.C
     ]
 
 
+def test_drawn_images_are_compared_with_their_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(synthetic.SyntheticSize, train_ids=2, test_ids=2, cameras=2, images_per_camera=2, height=32, width=16)
+    monkeypatch.setattr(synthetic, "SyntheticSize", few)
+    words = ["synthetic_e", "--root", str(tmp_path), "--quick"]
+    assert main(words) == 0
+    file = next(tmp_path.rglob("query/*.jpg"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert main(words) == 2
+    assert f"images 1 changed ('query/{file.name}'); delete" in capsys.readouterr().err
+
+
 def test_quick_does_not_decode(root: Path) -> None:
     file = root / "train/a/1_1.png"
     content = bytearray(file.read_bytes())
@@ -82,7 +98,7 @@ def test_sheet(root: Path, tmp_path: Path) -> None:
 def test_sheet_marks_a_broken_image(
     content: bytes | None, quick: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its cell is empty but for a cross; the other image is drawn, and the problems are told as without a sheet."""
+    """Its cell is empty but for a cross; the other image is drawn, and the problems are reported as without a sheet."""
     broken, file = root / "query/b/1_1.png", tmp_path / "sheet.png"
     damaged = bytearray(broken.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF

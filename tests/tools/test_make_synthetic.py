@@ -20,10 +20,22 @@ def test_draws_domains_and_a_sheet(tmp_path, capsys):
     folders = [p for p in (tmp_path / "new" / "synthetic").glob("*/*") if p.is_dir()]
     assert sorted(p.name for p in folders) == ["a", "c"]
     with Image.open(sheet) as image:
-        assert image.size == (3 * 2 * 16 + 2 * 4, 2 * (32 + 14))
+        assert image.size == (3 * 2 * 16 + 2 * 4, 2 * (32 + 12))
         # a person's two cameras stand beside each other, people are apart by white
-        assert image.getpixel((2 * 16 + 1, 14 + 16)) == (255, 255, 255)
-        assert image.getpixel((16, 14 + 16)) != (255, 255, 255)
+        assert image.getpixel((2 * 16 + 1, 12 + 16)) == (255, 255, 255)
+        assert image.getpixel((16, 12 + 16)) != (255, 255, 255)
+
+
+def test_what_is_there_is_checked(tmp_path, capsys):
+    words = ["--root", str(tmp_path), "--domains", "d", *SMALL]
+    assert main(words) == 0
+    image = next(tmp_path.rglob("query/*.jpg"))
+    image.write_bytes(image.read_bytes()[::-1])
+    capsys.readouterr()
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"images 1 changed ('query/{image.name}'); delete" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -32,6 +44,7 @@ def test_draws_domains_and_a_sheet(tmp_path, capsys):
         (["--train-ids", "1"], "synthetic.train_ids = 1"),
         (["--workers", "0"], "--workers and --sheet-identities"),
         (["--sheet", "/no/such/folder/x.png"], "cannot write /no/such/folder/x.png"),
+        (["--sheet", "people"], "cannot write people: the name of a contact sheet ends in .png"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(tmp_path, capsys, words, message):

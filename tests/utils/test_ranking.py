@@ -1,4 +1,4 @@
-"""utils.ranking and utils.ranks against sorting in float64, golden scores and cases worked out by hand."""
+"""utils.ranking and utils.match_ranks against sorting in float64, golden scores and cases worked out by hand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import ranks
+from utils import match_ranks
 from utils.distance import compute_distmat
 from utils.errors import UserError
 from utils.ranking import (
@@ -84,7 +84,7 @@ def draw_problems(draw: st.DrawFn) -> Problem:
 
 @pytest.mark.parametrize("sorted_per_match", [0, 2, 10**6], ids=["counted", "both", "sorted"])
 def test_scores_are_those_of_sorting(monkeypatch: pytest.MonkeyPatch, sorted_per_match: int) -> None:
-    monkeypatch.setattr(ranks, "SORTED_PER_MATCH", sorted_per_match)
+    monkeypatch.setattr(match_ranks, "SORTED_PER_MATCH", sorted_per_match)
 
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(problem=draw_problems(), max_rank=st.integers(1, 30))

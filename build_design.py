@@ -1,0 +1,107 @@
+"""From the config to a designed search."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from datasets.base import hash_samples, training_samples
+from datasets.build import read_data_sets
+from datasets.holdout import hold_out
+from default_config import FREE_KEYS, default_config, flatten, load_config
+from engine.metrics import list_versions
+from search.design import Design, DesignedSearch
+from search.launcher import Launcher, LocalLauncher, RayLauncher
+from search.trials import Trial
+from utils.errors import UserError
+
+_FROM_SEARCH = ("data.root", "data.sources", "data.combineall", "nas.held_out", "nas.num_folds", "use_gpu")
+_PER_TRIAL = {"model.genotype", "train.seed", "nas.fold", "data.targets"}
+
+
+def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
+    """Builds a designed search, after its recipe and data were read and checked.
+
+    Returns:
+        The search, and what stands for the images that its trainings share.
+
+    Raises:
+        UserError: the recipe is no child's, or data that cannot be held out in so many folds.
+    """
+    settings = build_trial_settings(cfg)
+    recipe = Path(cfg.nas.design.recipe)
+    trial_cfg = load_config([recipe], dict(zip(settings[::2], build_trial_values(cfg), strict=True)))
+    if trial_cfg.model.name != "osnet_child":
+        raise UserError(
+            f"nas.design.recipe {recipe} is a search's config; it must train a child (model.name osnet_child)"
+        )
+    images = build_images_hash(trial_cfg)
+    conditions = {
+        "recipe": str(recipe),
+        "settings": hash_recipe(flatten(trial_cfg)),
+        "images": images,
+        "torch": list_versions()["torch"],
+    }
+    nas = cfg.nas
+    num_folds = cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(cfg.data.sources)
+    plan = Design(nas.design.runs, nas.design.extra_runs, nas.design.confirm, num_folds, cfg.train.seed)
+
+    def make_command(trial: Trial, trials_folder: Path) -> list[str]:
+        return trial.command(recipe, trials_folder, settings)
+
+    return DesignedSearch(folder, plan, make_command, build_launcher(cfg), conditions), images
+
+
+def build_trial_values(cfg: CfgNode) -> list[Any]:
+    """Builds the settings that every training takes from the search, in the order of ``build_trial_settings``."""
+    flat = flatten(cfg)
+    synthetic = [flat[key] for key in flat if key.startswith("synthetic.")]
+    return [*(flat[key] for key in _FROM_SEARCH), *synthetic, []]
+
+
+def build_trial_settings(cfg: CfgNode) -> list[str]:
+    """Builds the same as KEY VALUE words of a command line."""
+    keys = [*_FROM_SEARCH, *(key for key in flatten(cfg) if key.startswith("synthetic.")), "data.targets"]
+    return [word for key, value in zip(keys, build_trial_values(cfg), strict=True) for word in (key, str(value))]
+
+
+def hash_recipe(settings: Mapping[str, Any]) -> str:
+    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common.
+
+    Settings at their defaults do not enter, so a setting that is added later changes nothing; where a default changes,
+    ``engine.metrics.NUMERICS`` does too.
+    """
+    defaults = flatten(default_config())
+    common = {
+        key: value
+        for key, value in settings.items()
+        if value != defaults.get(key) and key not in FREE_KEYS | _PER_TRIAL and not key.startswith("test.")
+    }
+    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
+    """Returns what stands for the sources' images, and the targets' if wanted; every fold is held out as a check."""
+    targets = list(cfg.data.targets) if with_targets else []
+    splits = read_data_sets(cfg, [*cfg.data.sources, *targets])
+    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
+    for fold in range(cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(sources)):
+        hold_out(sources, cfg.nas.held_out, fold, cfg.nas.num_folds)
+    tested = [part for name in targets for part in (splits[name].query, splits[name].gallery)]
+    return hash_samples([*sources.values(), *tested])
+
+
+def build_launcher(cfg: CfgNode) -> Launcher:
+    """Builds what runs the trainings: on this machine, its GPUs shared out, or on a Ray cluster."""
+    nas = cfg.nas
+    on_gpu = cfg.use_gpu and torch.cuda.is_available()
+    if nas.design.cluster:
+        return RayLauncher(nas.design.cluster, nas.design.gpus_per_run if cfg.use_gpu else 0.0)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = (named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]) if on_gpu else []
+    return LocalLauncher(nas.design.jobs, gpus)

@@ -1,0 +1,92 @@
+"""``metrics.json``: a run's scores with what is needed to trust and repeat them."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from engine.scores import Scores
+from utils.distributed import Runtime
+
+NUMERICS = 1  # version of the arithmetic; raised where a change moves results by more than rounding
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What identifies a run.
+
+    Attributes:
+        experiment: Stands for all that changes what is computed, except the seed.
+        seed: Of weights, noise, batches and augmentations.
+        command: The command line that repeats it.
+        network: What the network is, in plain values.
+    """
+
+    experiment: str
+    seed: int
+    command: Sequence[str]
+    network: Mapping[str, Any]
+
+
+def format_metrics(
+    facts: RunFacts,
+    scored: str,
+    scores: Mapping[str, Scores],
+    runtime: Runtime,
+    *,
+    seconds: float,
+    image_passes: int,
+    peak_memory_bytes: int,
+) -> str:
+    """Returns the file's text.
+
+    Args:
+        facts: What identifies the run.
+        scored: What the scores are of.
+        scores: By target.
+        runtime: Where it ran.
+        seconds: That the run took, over all starts.
+        image_passes: Images that passed forward and backward.
+        peak_memory_bytes: The most that a device of any process has needed.
+    """
+    document = {
+        "scored": scored,
+        "targets": {name: s.as_document() for name, s in scores.items()},
+        "model": dict(facts.network),
+        "config_hash": facts.experiment,
+        "seed": facts.seed,
+        "numerics": NUMERICS,
+        "machine": describe_machine(runtime),
+        "versions": list_versions(),
+        "command": list(facts.command),
+        "time_sec": round(seconds, 1),
+        "image_passes": image_passes,
+        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": peak_memory_bytes,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def describe_machine(runtime: Runtime) -> str:
+    """Names what computes: the GPU or the processor."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def list_versions() -> dict[str, str]:
+    """Lists the versions that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }

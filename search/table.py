@@ -1,0 +1,293 @@
+"""Tables of really trained networks: the judge of every search, and a benchmark that needs no GPU and no images.
+
+A table is a text file, one JSON object per line: first a header, then rows in order. A row is one training at one of
+its budgets; rows of the same genotype, seed and fold come from the same training.
+
+    table = Table.load("synthetic_a_x0_25")
+    table.query("110110", metric="unseen/mAP", budget=20)       # Entry(mean=…, sd=…, seeds=…)
+    table.predict("unseen/mAP", budget=20).predictions          # all 4,096, by search.effects
+"""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genotype import is_digits
+from search.effects import EffectsFit, Observation, fit_effects
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.suggest import nearest
+
+FOLDER = Path(__file__).parents[1] / "tables"
+FORMAT, VERSION = "osnet-table", 1
+_KEY = ("digits", "seed", "fold", "epochs")  # what makes a row itself
+_SAME = ("of_epochs", "recipe", "images", "numerics")  # what all rows of a table share
+_NUM_NEAREST = 3
+_DECIMALS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training at one of its budgets; see ``tables/README.md`` for the columns.
+
+    Attributes:
+        digits: The genotype.
+        seed: Of the training.
+        fold: Which of the held-out folds.
+        epochs: The budget.
+        of_epochs: Epochs of the whole training, of which this is a stage.
+        image_passes: Images that passed forward and backward up to the budget.
+        scores: By name, such as ``synthetic_b/mAP``, in [0, 1].
+        loss: Mean training loss of the budget's last epoch.
+        recipe: Stands for all settings that change what is computed, except genotype, seed and fold.
+        images: Stands for the images of sources and targets.
+        numerics: Version of the code's arithmetic.
+        seconds: That the whole training took, tests included.
+        machine: Processor.
+        versions: Of Python, torch and torchvision.
+    """
+
+    digits: str
+    seed: int
+    fold: int
+    epochs: int
+    of_epochs: int
+    image_passes: int
+    scores: Mapping[str, float]
+    loss: float
+    recipe: str
+    images: str
+    numerics: int
+    seconds: float
+    machine: str
+    versions: Mapping[str, str]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes the row itself; the order of a table's rows."""
+        return tuple(getattr(self, name) for name in _KEY)
+
+    def format(self) -> str:
+        """Returns the row's line."""
+        document = asdict(self)
+        document["scores"] = {name: round(value, _DECIMALS) for name, value in sorted(self.scores.items())}
+        document["loss"] = round(self.loss, _DECIMALS)
+        return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table says of one architecture.
+
+    Attributes:
+        mean: Over the seeds.
+        sd: Sample standard deviation over the seeds, NaN for one.
+        seeds: How many trainings.
+        parts: Of a metric that is a mean over several targets: each one's mean over the seeds.
+    """
+
+    mean: float
+    sd: float
+    seeds: int
+    parts: Mapping[str, float]
+
+
+class Table:
+    """Rows of really trained networks.
+
+    Args:
+        name: For messages.
+        groups: Metrics that are means over several, such as ``{"unseen/mAP": ["synthetic_b/mAP", …]}``.
+        rows: Of one recipe, one set of images and one version of the arithmetic.
+        about: What the table is, in a sentence.
+
+    Raises:
+        UserError: rows that do not belong together.
+    """
+
+    def __init__(self, name: str, groups: Mapping[str, Sequence[str]], rows: Iterable[Row], about: str = "") -> None:
+        self.name, self.groups, self.about = name, {k: list(v) for k, v in groups.items()}, about
+        self.rows: list[Row] = []
+        self.add(rows)
+
+    @classmethod
+    def load(cls, name: str | Path) -> "Table":
+        """Loads a table of the repository by its name, or any by its path.
+
+        Raises:
+            UserError: no such table, or a damaged one; the message names the line.
+        """
+        path = find_table(name)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise UserError(f"cannot read table {path}: {error.strerror}") from error
+        header = _parse_line(path, 1, lines[0] if lines else "")
+        if header.get("format") != FORMAT or header.get("version") != VERSION:
+            raise UserError(f"{path} is no table of this program's format {FORMAT} {VERSION}")
+        rows = []
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                rows.append(Row(**_parse_line(path, number, line)))
+            except TypeError as error:
+                raise UserError(f"{path}, line {number} lacks or has too many columns: {error}") from error
+        return cls(path.stem, header.get("groups", {}), rows, header.get("about", ""))
+
+    def add(self, rows: Iterable[Row]) -> int:
+        """Adds rows that are not there yet, in order; returns how many were.
+
+        Raises:
+            UserError: a row of another recipe, other images, another arithmetic or another length of training; the
+                message shows the difference.
+        """
+        known = {row.key for row in self.rows}
+        num_before = len(self.rows)
+        for row in rows:
+            if self.rows:
+                _check_same(self.name, self.rows[0], row)
+            if row.key not in known:
+                known.add(row.key)
+                self.rows.append(row)
+        self.rows.sort(key=lambda row: row.key)
+        return len(self.rows) - num_before
+
+    def format(self) -> str:
+        """Returns the file's text."""
+        header = {"format": FORMAT, "version": VERSION, "about": self.about, "groups": self.groups}
+        return json.dumps(header, separators=(",", ":")) + "\n" + "".join(row.format() for row in self.rows)
+
+    @property
+    def budgets(self) -> list[int]:
+        """Numbers of epochs at which there are scores, rising."""
+        return sorted({row.epochs for row in self.rows})
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all scores, groups included."""
+        return sorted({*self.groups, *(name for row in self.rows for name in row.scores)})
+
+    def at(self, budget: int | None = None) -> list[Row]:
+        """Lists the rows of a budget, in epochs; None: the largest.
+
+        Raises:
+            UserError: there are none; the message names the budgets.
+        """
+        budget = self.budgets[-1] if budget is None and self.rows else budget
+        rows = [row for row in self.rows if row.epochs == budget]
+        if not rows:
+            raise UserError(f"table {self.name} has no rows at {budget} epochs; it has {self.budgets}")
+        return rows
+
+    def score(self, row: Row, metric: str) -> float:
+        """Returns a row's score, of a group the mean.
+
+        Raises:
+            UserError: an unknown metric; the message names the nearest.
+        """
+        names = self.groups.get(metric, [metric])
+        if missing := [name for name in names if name not in row.scores]:
+            raise UserError(f"table {self.name} has no score {missing[0]!r}{nearest(missing[0], self.metrics)}")
+        return float(np.mean([row.scores[name] for name in names]))
+
+    def query(self, digits: str, metric: str, budget: int | None = None) -> Entry:
+        """Returns what the table says of one architecture.
+
+        Args:
+            digits: The genotype, such as ``110110``.
+            metric: A score's name, or a group's.
+            budget: In epochs; None: the largest.
+
+        Raises:
+            UserError: it is not there; the message names the architectures that are nearest.
+        """
+        rows = [row for row in self.at(budget) if row.digits == digits]
+        if not rows:
+            raise UserError(f"table {self.name} has not trained {digits}{self._name_nearest(digits, budget)}")
+        scores = [self.score(row, metric) for row in rows]
+        parts = {name: float(np.mean([row.scores[name] for row in rows])) for name in self.groups.get(metric, ())}
+        sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
+        return Entry(float(np.mean(scores)), sd, len(scores), parts)
+
+    def observe(self, metric: str, budget: int | None = None) -> list[Observation]:
+        """Lists the scores of a budget as the fit takes them."""
+        return [Observation(row.digits, row.fold, row.seed, self.score(row, metric)) for row in self.at(budget)]
+
+    def predict(self, metric: str, budget: int | None = None) -> EffectsFit:
+        """Predicts all 4,096 genotypes, with intervals and the fit's own error; see ``search.effects``.
+
+        Raises:
+            UserError: too few rows.
+        """
+        return fit_effects(self.observe(metric, budget))
+
+    def _name_nearest(self, digits: str, budget: int | None) -> str:
+        """Names the architectures that differ in the fewest blocks."""
+        if not is_digits(digits):
+            return ": a genotype is six digits from 0 to 3"
+        there = sorted({row.digits for row in self.at(budget)})
+        there.sort(key=lambda other: sum(a != b for a, b in zip(digits, other, strict=True)))
+        return f"; the nearest there are {', '.join(there[:_NUM_NEAREST])}"
+
+
+def find_table(name: str | Path) -> Path:
+    """Returns the path of a table of the repository, or of any file.
+
+    Raises:
+        UserError: neither.
+    """
+    for path in (FOLDER / f"{name}.jsonl", Path(name)):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
+    raise UserError(
+        f"no table {str(name)!r}{nearest(str(name), known)}; the repository has {', '.join(known) or 'none'}"
+    )
+
+
+def append_rows(path: Path, groups: Mapping[str, Sequence[str]], rows: Iterable[Row], about: str = "") -> int:
+    """Adds rows to a table's file, all or nothing, while other processes may do the same; returns how many were new.
+
+    Raises:
+        UserError: rows that do not belong to this table, or the file cannot be written.
+    """
+    with _locked(path):
+        table = Table.load(path) if path.is_file() else Table(path.stem, groups, [], about)
+        table.groups, table.about = {k: list(v) for k, v in groups.items()}, about
+        num_new = table.add(rows)
+        write_atomically(path, table.format())
+    return num_new
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from changing a table; the lock is a file beside it."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise UserError(f"cannot write beside {path}: {error.strerror}") from error
+
+
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}, line {number} holds no columns")
+    return document
+
+
+def _check_same(name: str, first: Row, row: Row) -> None:
+    changed = [f"{key} {getattr(first, key)} there, {getattr(row, key)} here" for key in _SAME
+               if getattr(first, key) != getattr(row, key)]  # fmt: skip
+    if changed:
+        raise UserError(f"{row.digits}, seed {row.seed} does not belong to table {name}: {'; '.join(changed)}")

@@ -1,0 +1,150 @@
+"""Trials: short trainings of real children, each an ordinary run of main.py in a folder of its own.
+
+A trial is named by what it trains, so a folder of trials can be completed by whoever finds it: what is done is read,
+what was stopped goes on from its checkpoint, what is missing is started.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.history import FILE_NAME, read_history
+from genotype import Genotype
+from search.launcher import Launcher, Outcome
+from utils.errors import UserError
+from utils.log import format_duration
+
+logger = logging.getLogger(__name__)
+
+MAIN = Path(__file__).parents[1] / "main.py"
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        digits: The genotype, six digits 0–3.
+        seed: Of weights, batches and augmentations.
+        fold: Which cameras or source are held out.
+    """
+
+    digits: str
+    seed: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.digits}-seed{self.seed}-fold{self.fold}"
+
+    def command(self, recipe: Path, folder: Path, settings: Sequence[str] = ()) -> list[str]:
+        """Returns the command line that trains it, or goes on with it, in its folder below ``folder``."""
+        return [
+            sys.executable, str(MAIN), "--config-file", str(recipe), *settings,
+            "model.genotype", self.digits, "train.seed", str(self.seed), "nas.fold", str(self.fold),
+            "model.resume", "auto", "data.save_dir", str(folder / self.name),
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a finished trial has found.
+
+    Attributes:
+        trial: What was trained.
+        scores: By number of epochs, then by name, such as ``{20: {"synthetic_b/mAP": 0.52, …}}``, in [0, 1].
+        losses: Mean training loss of the epoch, by the same numbers of epochs.
+        steps: Batches seen, by the same.
+        metrics: What ``metrics.json`` holds.
+    """
+
+    trial: Trial
+    scores: Mapping[int, Mapping[str, float]]
+    losses: Mapping[int, float]
+    steps: Mapping[int, int]
+    metrics: Mapping[str, Any]
+
+
+def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
+    """Reads a trial's result from its folder below ``folder``; None while it is not finished.
+
+    Raises:
+        UserError: the folder holds another network's results.
+    """
+    path = folder / trial.name / "metrics.json"
+    if not path.is_file():
+        return None
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    blocks = Genotype.from_digits(trial.digits).blocks
+    if tuple(metrics["model"].get("genotype", ())) != blocks or metrics["seed"] != trial.seed:
+        raise UserError(f"{path} is not of genotype {trial.digits} and seed {trial.seed}; move it away")
+    lines = [line for line in read_history(path.with_name(FILE_NAME)) if any(n.endswith("/mAP") for n in line)]
+    return TrialResult(
+        trial,
+        scores={int(line["epoch"]): _pick_scores(line) for line in lines},
+        losses={int(line["epoch"]): line["train/loss"] for line in lines},
+        steps={int(line["epoch"]): int(line["step"]) for line in lines},
+        metrics=metrics,
+    )
+
+
+def read_trials(trials: Iterable[Trial], folder: Path) -> list[TrialResult]:
+    """Reads the results of all that are finished, in the order given."""
+    return [result for trial in trials if (result := read_trial(trial, folder)) is not None]
+
+
+def complete_trials(
+    trials: Sequence[Trial],
+    folder: Path,
+    make_command: Callable[[Trial, Path], list[str]],
+    launch: Launcher,
+    what: str,
+    on_result: Callable[[list[TrialResult]], object] = lambda results: None,
+) -> list[TrialResult]:
+    """Trains what is not finished; a training that fails is named in the log and left out.
+
+    Args:
+        trials: What should be there.
+        folder: Where it should be.
+        make_command: Returns a training's command line.
+        launch: Runs command lines.
+        what: What the trials are, for the log.
+        on_result: Is called with all results whenever there is a new one.
+
+    Returns:
+        Results of all that are finished, in the order of ``trials``.
+    """
+    done = {result.trial.name: result for result in read_trials(trials, folder)}
+    by_name = {trial.name: trial for trial in trials}
+    commands = {name: make_command(trial, folder) for name, trial in by_name.items() if name not in done}
+    logger.info("%s: %d trainings, %d finished", what, len(by_name), len(done))
+    started, num_failed = time.monotonic(), 0
+    for number, outcome in enumerate(launch(commands), 1):
+        num_failed += outcome.exit_code != 0
+        left = len(commands) - number
+        remaining = format_duration((time.monotonic() - started) / number * left)
+        logger.info("%s; %d of %d finished, %d failed, %d left: %s", describe_outcome(outcome),
+                    len(by_name) - left - num_failed, len(by_name), num_failed, left, remaining)  # fmt: skip
+        result = read_trial(by_name[outcome.name], folder) if outcome.exit_code == 0 else None
+        if result is not None:
+            done[outcome.name] = result
+            on_result(list(done.values()))
+    return [done[name] for name in by_name if name in done]
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Says how a training ended."""
+    if outcome.exit_code == 0:
+        return f"{outcome.name} is trained"
+    return f"{outcome.name} failed with exit code {outcome.exit_code} ({outcome.message or 'no message'})"
+
+
+def _pick_scores(line: Mapping[str, float]) -> dict[str, float]:
+    """Picks the scores on targets out of an epoch's numbers."""
+    return {name: value for name, value in line.items() if "/" in name and name.split("/")[0] not in ("train", "nas")}

@@ -1,0 +1,200 @@
+"""The fit of trained networks' scores: known effects, coverage, false decisions, predictions, refusals."""
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from search import effects as module
+from search.arrays import plan_runs
+from search.effects import (
+    Observation,
+    Trainings,
+    adjust_holm,
+    choose_model,
+    code_candidates,
+    code_model,
+    fit_effects,
+    make_whitening,
+)
+from utils.errors import UserError
+
+EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
+
+
+def observe(runs, truth, sd, generator, repeats=1):
+    """Scores of planned runs: what is true of an architecture, a fold's part and noise."""
+    folds = generator.normal(0, 1, 8)
+    return [
+        Observation(run.digits, run.fold, run.seed_index + 2 * r,
+                    float(truth[int(run.digits, 4)] + folds[run.fold] + generator.normal(0, sd)))
+        for run in runs for r in range(repeats)
+    ]  # fmt: skip
+
+
+def add_up(effects):
+    return sum(effects[block][EVERYTHING[:, block]] for block in range(6))
+
+
+def judge(observations):
+    """The blocks' part of the fit alone: what is simulated a thousand times."""
+    data = collect(observations)
+    fit = sm.OLS(*data.whiten(code_candidates(data.genes))).fit()
+    return module._judge_blocks(fit, data.nuisance.shape[1])
+
+
+def collect(observations):
+    genes = np.array([[int(d) for d in o.digits] for o in observations])
+    nuisance, scores = module._code_blocking(observations), np.array([o.score for o in observations])
+    plain = sm.OLS(scores, np.hstack([nuisance, code_candidates(genes)])).fit()
+    _, share = module._compare_repeats(observations, plain)
+    return Trainings(genes, nuisance, scores, make_whitening(genes, share))
+
+
+def interact(generator, sd):
+    """For each two blocks an interaction of their candidates, no candidate better than another on the mean."""
+    tables = generator.normal(0, sd, (6, 6, 4, 4))
+    tables -= tables.mean(axis=2, keepdims=True)
+    tables -= tables.mean(axis=3, keepdims=True)
+    return sum(tables[a, b][EVERYTHING[:, a], EVERYTHING[:, b]] for a in range(6) for b in range(a))
+
+
+def test_known_effects_are_found_without_noise():
+    generator = np.random.default_rng(0)
+    effects = generator.normal(0, 1, (6, 4))
+    fit = fit_effects(observe(plan_runs(32, 3), add_up(effects), 1e-9, generator))
+    centred = effects - effects.mean(axis=1, keepdims=True)
+    assert [b.values for b in fit.blocks] == [pytest.approx(row, abs=1e-7) for row in centred]
+    assert all(block.is_decided for block in fit.blocks)
+    assert [b.chosen for b in fit.blocks] == effects.argmax(axis=1).tolist()
+    assert fit.left_out_tau == 1
+    assert stats.kendalltau(fit.predictions, add_up(effects)).statistic == pytest.approx(1)
+    assert fit.not_worse.tolist() == [int(add_up(effects).argmax())]
+
+
+@pytest.mark.parametrize("num_runs", [32, 64])
+def test_intervals_cover_and_equal_candidates_are_not_decided(num_runs):
+    """1,000 simulations: 95 % intervals hold the truth in 92 to 98 %, and at most 5 % of searches decide wrongly."""
+    generator = np.random.default_rng(1)
+    runs = plan_runs(num_runs, 7)
+    effects = generator.normal(0, 1, (6, 4))
+    centred = effects - effects.mean(axis=1, keepdims=True)
+    covered, false = [], {"all equal": 0, "two ahead of the others": 0}
+    pairs = np.tile([5.0, 5.0, 0.0, 0.0], (6, 1))
+    for _ in range(1000 // 3 + 1):
+        blocks = judge(observe(runs, add_up(effects), 1.0, generator))
+        covered += [(b.low <= row) & (row <= b.high) for b, row in zip(blocks, centred, strict=True)]
+        for name, truth in (("all equal", np.zeros(4096)), ("two ahead of the others", add_up(pairs))):
+            false[name] += any(b.is_decided for b in judge(observe(runs, truth, 1.0, generator)))
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert max(false.values()) <= 0.05 * len(covered) / 6 + 2 * np.sqrt(0.05 * 0.95 * len(covered) / 6)
+
+
+def test_intervals_cover_where_candidates_interact_and_some_architectures_are_repeated():
+    """As in the tables: 66 architectures, 16 of them by three seeds, and interactions larger than the seeds' noise."""
+    generator = np.random.default_rng(8)
+    covered, predicted, false = [], [], 0
+    for seed in range(40):
+        truth = interact(generator, 0.5)
+        runs = plan_runs(32, seed, num_extra=34)
+        trained = [(run, 0) for run in runs] + [(run, k) for run in runs[:16] for k in (1, 2)]
+        observations = [
+            Observation(run.digits, (run.fold + k) % 4, k, truth[int(run.digits, 4)] + generator.normal(0, 0.2))
+            for run, k in trained
+        ]
+        blocks = judge(observations)
+        covered += [(b.low <= 0) & (b.high >= 0) for b in blocks]
+        false += any(b.is_decided for b in blocks)
+        if seed % 2:
+            continue
+        data = collect(observations)
+        _, low, high, _ = module._predict_all(choose_model(data), data)
+        scores = truth + generator.normal(0, 0.2, 4096)
+        predicted.append(np.mean((low <= scores) & (scores <= high)))
+    assert 0.92 <= np.mean(covered) <= 0.98  # 0.86 with repeats taken for other architectures
+    assert 0.92 <= np.mean(predicted) <= 0.98  # 0.52 with intervals for the means
+    assert false <= 5  # 5 % of 40, and twice the standard error
+
+
+def test_whitening_makes_repeats_independent():
+    genes = np.array([[0] * 6, [1] * 6, [0] * 6, [2] * 6, [0] * 6])
+    same = (genes[:, :1] == genes[:, 0]).astype(float)
+    root = make_whitening(genes, 0.7)
+    assert root @ (0.3 * np.eye(5) + 0.7 * same) @ root.T == pytest.approx(np.eye(5))
+    assert make_whitening(genes, 0.0) == pytest.approx(np.eye(5))
+
+
+def test_undecided_block_keeps_the_simplest_that_is_not_worse():
+    generator = np.random.default_rng(2)
+    effects = np.zeros((6, 4))
+    effects[0] = [0, 0, -50, 0.01]
+    effects[1] = [-50, -50, 0, 0.01]
+    blocks = judge(observe(plan_runs(32, 1), add_up(effects), 1.0, generator))
+    assert [b.chosen for b in blocks][:2] == [0, 2]
+    assert not blocks[0].is_decided
+    assert not blocks[1].is_decided
+
+
+def test_counts_are_chosen_where_many_hurt():
+    generator = np.random.default_rng(3)
+    counts = ((EVERYTHING & 1) + (EVERYTHING >> 1)).sum(axis=1)
+    fit = fit_effects(observe(plan_runs(64, 1), -((counts - 3.0) ** 2), 0.5, generator))
+    assert fit.model == "bits and counts"
+    assert abs(counts[fit.predictions.argmax()] - 3) <= 1
+    assert fit.left_out_tau > 0.8
+
+
+def test_model_terms_are_centred_over_all_architectures():
+    for name in module.MODELS:
+        assert np.abs(code_model(name, EVERYTHING).mean(axis=0)).max() < 1e-12
+
+
+def test_leave_one_out_is_what_refitting_gives():
+    generator = np.random.default_rng(4)
+    genes = generator.integers(0, 4, (40, 6))
+    genes[5] = genes[6] = genes[7]  # repeated: left out together
+    design = np.hstack([np.ones((40, 1)), code_model("bits", genes)])
+    scores = generator.normal(size=40)
+    quick = module._leave_one_out_residuals(design, scores, genes)
+    for row in (0, 5, 7, 20):
+        rest = ~(genes == genes[row]).all(axis=1)
+        params = np.linalg.lstsq(design[rest], scores[rest], rcond=None)[0]
+        assert quick[row] == pytest.approx(scores[row] - design[row] @ params)
+    assert choose_model(Trainings(genes, np.ones((40, 1)), scores, np.eye(40))) == "bits"
+
+
+def test_lack_of_fit_shows_where_trainings_were_repeated():
+    generator = np.random.default_rng(5)
+    additive = add_up(generator.normal(0, 1, (6, 4)))
+    mixed = additive + 3 * (EVERYTHING[:, 0] == EVERYTHING[:, 1])
+    runs = plan_runs(32, 1)
+    assert fit_effects(observe(runs, additive, 0.1, generator)).lack_of_fit is None
+    assert fit_effects(observe(runs, additive, 0.5, generator, repeats=2)).lack_of_fit > 0.01
+    assert fit_effects(observe(runs, mixed, 0.5, generator, repeats=2)).lack_of_fit < 0.001
+
+
+def test_set_of_the_not_worse_holds_the_best_as_often_as_it_says():
+    generator = np.random.default_rng(6)
+    held = 0
+    for seed in range(60):
+        truth = add_up(generator.normal(0, 0.6, (6, 4)))
+        observations = observe(plan_runs(32, seed), truth, 0.7, generator)
+        *_, not_worse = module._predict_all("candidates", collect(observations))
+        held += int(truth.argmax()) in not_worse
+    assert held >= 52  # of 60: 95 % less twice the standard error
+
+
+def test_holm():
+    assert adjust_holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert adjust_holm([0.9, 0.5]) == [1, 1]
+
+
+def test_too_few_trainings_are_refused():
+    runs = observe(plan_runs(32, 1), np.zeros(4096), 1.0, np.random.default_rng(0))
+    with pytest.raises(UserError, match="20 trainings are finished; the effects need at least"):
+        fit_effects(runs[:20])
+    without = [run for run in runs if run.digits[2] != "3"] * 2
+    with pytest.raises(UserError, match="no finished training has conv3-1 OSBlockINv3"):
+        fit_effects(without)
+    with pytest.raises(UserError, match="mix up effects"):
+        fit_effects(runs[:20] * 2)

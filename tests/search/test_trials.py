@@ -1,0 +1,60 @@
+"""Trials: what is done is read, what is missing is trained, what fails is named."""
+
+from pathlib import Path
+
+import pytest
+
+from search.launcher import Outcome
+from search.trials import Trial, complete_trials, read_trial
+from tests.search.fake_trials import METRIC, write_trial
+from utils.errors import UserError
+
+
+def test_command_line_goes_on_where_it_was():
+    words = Trial("110110", 3, 2).command(Path("recipe.yaml"), Path("runs"), ["data.root", "d"])
+    pairs = dict(zip(words[4::2], words[5::2], strict=True))
+    assert words[2:4] == ["--config-file", "recipe.yaml"]
+    assert pairs == {
+        "data.root": "d", "model.genotype": "110110", "train.seed": "3", "nas.fold": "2", "model.resume": "auto",
+        "data.save_dir": "runs/110110-seed3-fold2",
+    }  # fmt: skip
+
+
+def test_result_has_the_scores_of_every_budget(tmp_path):
+    trial = Trial("203010", 1, 0)
+    assert read_trial(trial, tmp_path) is None
+    write_trial(trial, tmp_path, 0.4, (2, 4))
+    result = read_trial(trial, tmp_path)
+    assert {epoch: s[METRIC] for epoch, s in result.scores.items()} == {2: 0.2, 4: 0.4}
+    assert result.losses == {2: 0.5, 4: 0.25}
+    assert result.steps == {2: 6, 4: 12}
+    assert not any(name.startswith("train/") for name in result.scores[4])
+
+
+def test_another_networks_results_are_refused(tmp_path):
+    write_trial(Trial("000000", 1, 0), tmp_path, 0.4)
+    (tmp_path / "000000-seed1-fold0").rename(tmp_path / "000001-seed1-fold0")
+    with pytest.raises(UserError, match="is not of genotype 000001 and seed 1; move it away"):
+        read_trial(Trial("000001", 1, 0), tmp_path)
+
+
+def test_only_what_is_missing_is_trained_and_what_fails_is_named(tmp_path, caplog):
+    caplog.set_level("INFO")
+    trials = [Trial(digits, 1, 0) for digits in ("000000", "111111", "222222")]
+    write_trial(trials[0], tmp_path, 0.1)
+    asked, seen = [], []
+
+    def launch(commands):
+        for name in commands:
+            asked.append(name)
+            if "222222" in name:
+                yield Outcome(name, 2, "error: disk full")
+            else:
+                write_trial(trials[1], tmp_path, 0.2)
+                yield Outcome(name, 0, "")
+
+    results = complete_trials(trials, tmp_path, lambda t, f: [], launch, "some", lambda r: seen.append(len(r)))
+    assert asked == ["111111-seed1-fold0", "222222-seed1-fold0"]
+    assert [r.trial.digits for r in results] == ["000000", "111111"]
+    assert seen == [2]
+    assert "222222-seed1-fold0 failed with exit code 2 (error: disk full); 2 of 3 finished, 1 failed" in caplog.text
