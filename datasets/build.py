@@ -115,7 +115,7 @@ def build_loaders(
         device: Where the network is; on a GPU the augmentation runs there too.
         rank: Of this process, from 0.
         world_size: Number of processes.
-        share: What this process does of the work of looking at all files.
+        share: This process's share of the check of all files.
 
     Raises:
         UserError: data or settings that cannot work.

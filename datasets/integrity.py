@@ -32,7 +32,7 @@ def find_broken(
         paths: Files to check.
         workers: Threads; they help where the files come from a slow disk, and gain nothing once files are cached.
         thorough: Decode every image, which is far slower.
-        share: What this process looks at of the files, the same in all processes; all of them get all findings.
+        share: This process's share of the files, which are the same in all processes; all get all findings.
 
     Returns:
         Path and reason of each broken file, in the order of ``paths`` for any number of threads.

@@ -172,7 +172,7 @@ class CellScore(NamedTuple):
 
 
 class CameraTable:
-    """The cells of (query camera, gallery camera): scores a query in each of them, and takes the means."""
+    """The cells of (query camera, gallery camera): scores each query in those it counts in, and takes the means."""
 
     def __init__(self, rules: MatchRules) -> None:
         self._query_camids, self._rows = np.unique(rules.query_camids, return_inverse=True)

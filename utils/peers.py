@@ -62,7 +62,7 @@ class Peers:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops to look for the others' ends."""
+        """Stops looking for the others' ends."""
         self._closed.set()
         self._thread.join()
 
