@@ -16,7 +16,7 @@ from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
-from engine.evaluator import Prepare, build_protocols
+from engine.evaluator import Prepare, build_scoring_rules
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
@@ -175,7 +175,7 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
         get_network=get_network,
         targets=data.targets,
         prepare=prepare,
-        protocols=build_protocols(cfg),
+        rules=build_scoring_rules(cfg),
         runtime=runtime,
     )
 
@@ -271,7 +271,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         model=model,
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),
         task=task,
-        loss=build_loss(cfg),
+        loss=build_loss(cfg, runtime),
         optimizers=build_optimizers(cfg, model),
         prepare=build_prepare(data, runtime.device),
         runtime=runtime,

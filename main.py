@@ -23,8 +23,9 @@ from typing import Any
 from default_config import KEYS, load_config, parse_pairs
 from engine.safety import explain_faults
 from run import build_job, run
-from utils.distributed import choose_runtime, select_gpus, speaks_for_this_machine
+from utils.distributed import choose_runtime
 from utils.errors import UserError
+from utils.launch import is_first_on_machine, select_gpus
 from utils.log import start_log
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,11 @@ def main(words: Sequence[str] | None = None) -> int:
             with runtime, stop.released(), explain_faults(runtime, "lower train.batch_size and test.batch_size"):
                 run(build_job(cfg, runtime, stop, command))
     except UserError as error:
-        if (
-            runtime is not None or speaks_for_this_machine()
-        ):  # until then every process of torchrun's meets the same error
+        if runtime is not None or is_first_on_machine():  # until then every process of torchrun's meets the same error
             print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as interruption:
-        if not interruption.is_told:
-            logger.info("%s", interruption)
+        logger.info("%s", interruption)
         return interruption.exit_code
     return 0
 

@@ -31,7 +31,8 @@ from build_search import build_ranker
 from datasets.build import Data, build_loaders, build_targets
 from default_config import config_hash
 from engine.interrupt import StopRequest
-from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
+from engine.memory import measure_peak_memory
+from engine.metrics import RunFacts, format_metrics, list_versions
 from engine.pictures import Pictures
 from engine.safety import explain_faults
 from engine.scorer import Scorer
@@ -215,12 +216,15 @@ def measure_costs(job: Job, trainer: Trainer) -> dict[str, float]:
 
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
     """Prints the scores and writes them, with what is needed to trust them, beside earlier ones; then the pictures."""
+    peak = measure_peak_memory(job.runtime)  # of all processes
     if not job.folder.writes:
         return
     seconds = job.trainer.seconds if job.trainer else time.monotonic() - job.started
     passes = job.trainer.image_passes if job.trainer else 0
     name, label = job.folder.choose_metrics_name(), job.scorer.label
-    text = format_metrics(job.facts, label, scores, job.runtime, seconds=seconds, image_passes=passes)
+    text = format_metrics(
+        job.facts, label, scores, job.runtime, seconds=seconds, image_passes=passes, peak_memory_bytes=peak
+    )
     job.folder.write(name, text)
     logger.info("scores of the %s:\n%s", label, format_scores(scores))
     if cameras := format_camera_pairs(scores):
@@ -273,7 +277,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = folder.trains or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
-    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
+    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
     network = build_network(cfg, max(data.num_train_pids, 1))

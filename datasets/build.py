@@ -35,6 +35,7 @@ from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.log import format_table
 from utils.suggest import nearest
+from utils.work_share import WHOLE, WorkShare
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,9 @@ class Data:
         return format_table(("data set", "part", "identities", "images", "cameras"), rows)
 
 
-def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+def build_loaders(
+    cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1, share: WorkShare = WHOLE
+) -> Data:
     """Builds training and evaluation loaders.
 
     Args:
@@ -112,6 +115,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         device: Where the network is; on a GPU the augmentation runs there too.
         rank: Of this process, from 0.
         world_size: Number of processes.
+        share: This process's share of the check of all files.
 
     Raises:
         UserError: data or settings that cannot work.
@@ -120,7 +124,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     target_names = list(cfg.data.targets) or ([] if is_divided else list(cfg.data.sources))
     splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
     sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
-    sources = drop_broken(sources, cfg.data.on_corrupt == "skip")
+    sources = drop_broken(sources, cfg.data.on_corrupt == "skip", share)
     held_out = _build_held_out(cfg, sources, {name: splits[name] for name in target_names}) if is_divided else None
     sources = held_out.train if held_out else sources
     trained_on = {s.path for images in sources.values() for s in images}
@@ -142,7 +146,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         )
     pipeline = Pipeline(cfg.data.transforms, cfg.data.height, cfg.data.width, tuple(cfg.data.norm_mean), cfg.train.seed)
     train = _build_train_loader(cfg, samples, pipeline, device, rank, world_size)
-    targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size)
+    targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size, share)
     if held_out:
         load = _build_load(cfg, device, rank, world_size)
         targets = {name: Target(load(t.query), load(t.gallery)) for name, t in held_out.tests.items()} | targets
@@ -159,14 +163,16 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
 
 
-def build_targets(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+def build_targets(
+    cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1, share: WorkShare = WHOLE
+) -> Data:
     """Builds the evaluation loaders alone, for a run without training; reads nothing of the sources.
 
     Raises:
         UserError: data or settings that cannot work.
     """
     names = list(cfg.data.targets) or list(cfg.data.sources)
-    targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size)
+    targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size, share)
     return Data(None, targets, build_preparer(cfg), 0, 0, {})
 
 
@@ -175,11 +181,11 @@ def build_preparer(cfg: CfgNode, pipeline: Pipeline | None = None) -> Preparer:
     return Preparer(tuple(cfg.data.norm_mean), tuple(cfg.data.norm_std), pipeline, cfg.train.channels_last)
 
 
-def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) -> Sampler:
+def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
     """Builds the training sampler that ``sampler.train_sampler`` names.
 
     Raises:
-        UserError: an unknown name, or settings that the data or the number of processes rule out.
+        UserError: an unknown name, or settings that the data rule out.
     """
     name = cfg.sampler.train_sampler
     if name not in SAMPLERS:
@@ -189,15 +195,12 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) 
     batch_size, num_instances = cfg.train.batch_size, cfg.sampler.num_instances
     if batch_size > len(samples):
         raise UserError(f"train.batch_size {batch_size} is larger than the {len(samples)} training images; lower it")
-    if name == "RandomIdentitySampler" and (batch_size // world_size) % max(1, num_instances):
+    if name == "RandomIdentitySampler" and batch_size % max(1, num_instances):
+        raise UserError(f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances}")
+    if name == "RandomIdentitySampler" and cfg.loss.name == "triplet" and batch_size < 2 * num_instances:
         raise UserError(
-            f"train.batch_size {batch_size} gives each of {world_size} processes {batch_size // world_size} images, no "
-            f"multiple of sampler.num_instances {num_instances}"
-        )
-    if name == "RandomIdentitySampler" and cfg.loss.name == "triplet" and batch_size // world_size < 2 * num_instances:
-        raise UserError(
-            f"train.batch_size {batch_size} gives each of {world_size} processes images of one identity, the triplet "
-            f"loss needs two: {2 * num_instances * world_size} or more"
+            f"train.batch_size {batch_size} holds images of one identity, the triplet loss needs two: "
+            f"{2 * num_instances} or more"
         )
     options = SamplerOptions(cfg.train.seed, batch_size, num_instances, cfg.sampler.num_cams, cfg.sampler.num_datasets)
     return SAMPLERS[name](samples, options)
@@ -227,17 +230,18 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
     return {name: DATASETS[name](root, options) for name in names}
 
 
-def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sample]]:
+def drop_broken(parts: dict[str, list[Sample]], skip: bool, share: WorkShare = WHOLE) -> dict[str, list[Sample]]:
     """Takes images that cannot be read out of every list.
 
     Args:
         parts: Lists of samples by a name for messages.
         skip: Go on without the broken images, with a warning that names them.
+        share: As in ``find_broken``.
 
     Raises:
         UserError: there are broken images and ``skip`` is false.
     """
-    broken = dict(find_broken(sorted({s.path for samples in parts.values() for s in samples})))
+    broken = dict(find_broken(sorted({s.path for samples in parts.values() for s in samples}), share=share))
     if not broken:
         return parts
     named = "; ".join(f"{path} ({reason})" for path, reason in list(broken.items())[:_NAMED_FILES])
@@ -253,7 +257,7 @@ def _build_train_loader(
     cfg: CfgNode, samples: Sequence[Sample], pipeline: Pipeline, device: torch.device, rank: int, world_size: int
 ) -> TrainLoader:
     height, width = cfg.data.height, cfg.data.width
-    sampler = build_sampler(cfg, samples, world_size)
+    sampler = build_sampler(cfg, samples)
     folder = Path(cfg.data.root) / "image-cache"
     skip = cfg.data.on_corrupt == "skip"
     return TrainLoader(
@@ -312,7 +316,7 @@ def _build_load(cfg: CfgNode, device: torch.device, rank: int, world_size: int) 
 
 
 def _build_targets(
-    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int
+    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int, share: WorkShare
 ) -> dict[str, Target]:
     load = _build_load(cfg, device, rank, world_size)
     targets = {}
@@ -326,7 +330,7 @@ def _build_targets(
             f"{name} query": unite(part.query for part in of_split.values()),
             f"{name} gallery": unite(part.gallery for part in of_split.values()),
         }
-        query, gallery = drop_broken(lists, cfg.data.on_corrupt == "skip").values()
+        query, gallery = drop_broken(lists, cfg.data.on_corrupt == "skip", share).values()
         parts = {i: (keep(part.query, query), keep(part.gallery, gallery)) for i, part in of_split.items()}
         for split_id, part in parts.items():
             check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets.decode import CorruptImageError, decode_image
+from utils.work_share import WHOLE, WorkShare
 
 _HEAD_BYTES = 1 << 16  # one read takes in the whole of most images of people
 _TAIL_BYTES = 1 << 12  # how much may follow the end marker: some cameras and tools add data there
@@ -16,7 +17,9 @@ _NO_JPEG_END = "JPEG without its end marker: cut off"
 _OTHER_KINDS = (b"II*\0", b"MM\0*", b"P5", b"P6")  # TIFF, PGM, PPM: known by their first bytes alone
 
 
-def find_broken(paths: Sequence[str], workers: int = 4, thorough: bool = False) -> list[tuple[str, str]]:
+def find_broken(
+    paths: Sequence[str], workers: int = 4, thorough: bool = False, share: WorkShare = WHOLE
+) -> list[tuple[str, str]]:
     """Finds the files that are not whole images, as ``decode_image`` judges them.
 
     The quick check decodes only what looks suspicious: it reads a file's beginning and end, and checks that
@@ -29,17 +32,21 @@ def find_broken(paths: Sequence[str], workers: int = 4, thorough: bool = False) 
         paths: Files to check.
         workers: Threads; they help where the files come from a slow disk, and gain nothing once files are cached.
         thorough: Decode every image, which is far slower.
+        share: This process's share of the files, which are the same in all processes; all get all findings.
 
     Returns:
         Path and reason of each broken file, in the order of ``paths`` for any number of threads.
     """
-    blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
+    own = paths[share.index :: share.count]
+    blocks = [own[start : start + _BLOCK] for start in range(0, len(own), _BLOCK)]
 
     def check_block(block: Sequence[str]) -> list[tuple[str, str]]:
         return [(path, reason) for path in block if (reason := _find_fault(path, thorough))]
 
     with ThreadPoolExecutor(workers) as pool:
-        return [finding for findings in pool.map(check_block, blocks) for finding in findings]
+        found = [finding for findings in pool.map(check_block, blocks) for finding in findings]
+    reasons = dict(finding for findings in share.gather(found) for finding in findings)
+    return [(path, reasons[path]) for path in paths if path in reasons]
 
 
 def _find_fault(path: str, thorough: bool) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 import torchvision
 
-from engine.memory import list_devices
 from engine.scores import Scores
 from utils.distributed import Runtime
 
@@ -43,6 +41,7 @@ def format_metrics(
     *,
     seconds: float,
     image_passes: int,
+    peak_memory_bytes: int,
 ) -> str:
     """Returns the file's text.
 
@@ -53,6 +52,7 @@ def format_metrics(
         runtime: Where it ran.
         seconds: That the run took, over all starts.
         image_passes: Images that passed forward and backward.
+        peak_memory_bytes: The most that a device of any process has needed.
     """
     document = {
         "scored": scored,
@@ -66,7 +66,7 @@ def format_metrics(
         "command": list(facts.command),
         "time_sec": round(seconds, 1),
         "image_passes": image_passes,
-        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": measure_peak_memory(runtime),
+        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": peak_memory_bytes,
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -90,10 +90,3 @@ def list_versions() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-
-
-def measure_peak_memory(runtime: Runtime) -> int:
-    """Returns this process's peak so far in bytes: allocated on its fullest GPU, or resident."""
-    if runtime.device.type == "cuda":
-        return max(torch.cuda.max_memory_allocated(device) for device in list_devices(runtime))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.evaluator import Batches, LabelArrays, Prepare, Target
+from engine.evaluator import Batches, HasQueryAndGallery, LabelArrays, Prepare
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
@@ -38,7 +38,7 @@ MAPS_OF_A_SHEET = 12
 class WatchedRanking:
     """What is kept of one target's ranking; ``result`` comes last."""
 
-    target: Target
+    target: HasQueryAndGallery
     distance: str
     rules: MatchRules
     lists: TopLists
@@ -62,7 +62,7 @@ class Pictures:
         self._network: tuple[nn.Module, Prepare] | None = None
 
     def watch(
-        self, name: str, target: Target, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+        self, name: str, target: HasQueryAndGallery, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
     ) -> Iterable[Tensor]:
         """Passes the blocks of a target's distance matrix on and keeps what the pictures show."""
         if not self.topk:

@@ -33,8 +33,8 @@ class Scores:
 
     @classmethod
     def from_result(cls, result: RankingResult, ranks: Sequence[int]) -> "Scores":
-        """Takes the scores at ``ranks`` from a ranking's result."""
-        cmc = {k: float(result.cmc[k - 1]) for k in ranks}
+        """Takes the scores at ``ranks`` from a ranking's result; past the end of its CMC curve they stay the same."""
+        cmc = {k: float(result.cmc[min(k, len(result.cmc)) - 1]) for k in ranks}
         return cls(cmc, result.mAP, result.mINP, result.num_valid, camera_pairs=result.camera_pairs)
 
     def rates(self) -> dict[str, float]:

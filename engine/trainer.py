@@ -6,7 +6,6 @@ uninterrupted run would have.
 """
 
 import contextlib
-import functools
 import itertools
 import logging
 import time
@@ -136,7 +135,7 @@ class Trainer:
             contextlib.closing(self._iterate_alpha_batches()) as alpha_batches,  # type: ignore[type-var]
         ):
             indices = range(first, len(self.batches))
-            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
+            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}", in_log=False):
                 self._learn(self._next_batch(batches))
                 if self.alpha_batches is not None:
                     self._learn(self._next_batch(alpha_batches), ARCHITECTURE)
@@ -160,10 +159,10 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, or too little memory.
         """
-        advise = functools.partial(advise_batch_size, self.runtime, len(batch.pids), self.step.amp)
+        advice = advise_batch_size(self.runtime, len(batch.pids), self.step.amp)
         for _ in range(self.task.repeats):
             try:
-                with explain_faults(self.runtime, functools.partial(advise, self.step.ran_before)):
+                with explain_faults(self.runtime, advice):
                     loss, num_correct, num_images = self.step.run(batch, self.watch, learning)
             except NotFiniteError as error:
                 source = self.batches if learning == WEIGHTS or self.alpha_batches is None else self.alpha_batches

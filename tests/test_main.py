@@ -215,7 +215,7 @@ def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_ro
     """It passes the check before the first batch, which does not decode."""
     base = own_market_root / "market1501" / "Market-1501-v15.09.15"
     image = min((base / "query").iterdir())
-    monkeypatch.setattr("datasets.build.find_broken", lambda paths: [])
+    monkeypatch.setattr("datasets.build.find_broken", lambda paths, share: [])
     image.write_bytes(image.read_bytes()[:-40])
     words = ["train.max_epoch", 1, "test.rerank", True]
     assert run_main(*words, root=own_market_root, save_dir=tmp_path / "stop") == 2

@@ -155,6 +155,14 @@ def test_evaluation_keeps_the_order(samples: list[Sample], workers: int) -> None
         assert torch.equal(batches[-1].images[1], read_plain(samples[-1]))
 
 
+def test_evaluation_takes_no_more_memory_than_its_images(samples: list[Sample]) -> None:
+    loader = EvalLoader(samples, batch_size=10**12, height=HEIGHT, width=WIDTH)
+
+    assert loader.batch_size == NUM_IMAGES
+    assert [len(batch.pids) for batch in loader] == [NUM_IMAGES]
+    assert len(EvalLoader([], batch_size=10**12, height=HEIGHT, width=WIDTH)) == 0
+
+
 def test_evaluation_is_divided_between_processes(samples: list[Sample]) -> None:
     loaders = [EvalLoader(samples, batch_size=5, height=HEIGHT, width=WIDTH, rank=r, world_size=3) for r in range(3)]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from engine.evaluator import Protocols, evaluate_targets
+from engine.evaluator import ScoringRules, evaluate_targets
 from engine.pictures import MAPS_OF_A_SHEET, MAPS_OF_A_TARGET, Pictures, choose_shown, compute_activation_maps
 from osnet_child import build_child
 from utils.distance import compute_distmat
@@ -55,7 +55,7 @@ def target(tmp_path):
 
 def evaluate(target, pictures, **settings):
     return evaluate_targets(
-        nn.Identity(), {"drawn": target}, lambda b: b.images, RUNTIME, Protocols(ranks=(1, 5), **settings), pictures
+        nn.Identity(), {"drawn": target}, lambda b: b.images, RUNTIME, ScoringRules(ranks=(1, 5), **settings), pictures
     )
 
 

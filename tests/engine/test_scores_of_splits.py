@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.evaluator import Protocols, evaluate_targets
+from engine.evaluator import ScoringRules, evaluate_targets
 from engine.scores import Scores, average_splits, format_camera_pairs, format_scores
 from utils.distributed import choose_runtime
 from utils.match_ranks import CameraPairs
@@ -124,7 +124,7 @@ def test_splits_are_scored_as_if_alone_and_each_image_is_computed_once() -> None
     network = Lookup(table)
 
     scores = evaluate_targets(
-        network, {"t": whole}, lambda batch: batch.images, choose_runtime(False), Protocols(ranks=(1, 5))
+        network, {"t": whole}, lambda batch: batch.images, choose_runtime(False), ScoringRules(ranks=(1, 5))
     )
 
     assert network.seen == 40
