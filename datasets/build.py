@@ -34,6 +34,7 @@ from datasets.style_shift import StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.log import format_table
+from utils.printable import make_printable
 from utils.suggest import nearest
 
 logger = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sa
     message = f"{len(broken)} broken image(s) in {', '.join(parts)}: {named}{rest}"
     if not skip:
         raise UserError(f"{message}; restore the files, or set data.on_corrupt skip to go on without them")
-    logger.warning("left out: %s", message)
+    logger.warning("left out: %s", make_printable(message))
     return {name: [s for s in samples if s.path not in broken] for name, samples in parts.items()}
 
 
