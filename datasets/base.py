@@ -9,12 +9,16 @@ from typing import NamedTuple
 from utils.errors import UserError
 
 
+class MissingDataError(UserError):
+    """A folder or file of a data set that is not there; the message says where it was looked for."""
+
+
 class Sample(NamedTuple):
     """One image of one person."""
 
     path: str
     pid: int  # identity: in a reader's splits as the data set numbers it, after merge_sources a label from 0
-    camid: int  # camera, from 0
+    camid: int  # camera, from 0; Splits.name_camera gives its own name
     dataset: int = 0  # which of the sources it came from, from 0
 
 
@@ -34,6 +38,8 @@ class Splits:
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
         split_ids: All values of ``split_id`` whose splits are of the same kind as this one, ascending, for a mean over
             them; where either of two cameras can be the query, those with the same one. Empty: there is one split.
+        person_names: Names of identities that the data set does not call by these numbers.
+        camera_names: Names of cameras that it does not number from 1 in the order of ``camid``.
     """
 
     train: Sequence[Sample]
@@ -42,6 +48,16 @@ class Splits:
     extra_train: Sequence[Sample] = ()
     distractor_pids: frozenset[int] = frozenset()
     split_ids: Sequence[int] = ()
+    person_names: Mapping[int, str] = field(default_factory=dict, compare=False)
+    camera_names: Mapping[int, str] = field(default_factory=dict, compare=False)
+
+    def name_person(self, pid: int) -> str:
+        """Returns what the data set's files call an identity."""
+        return self.person_names.get(pid, str(pid))
+
+    def name_camera(self, camid: int) -> str:
+        """Returns what the data set's files call a camera."""
+        return self.camera_names.get(camid, str(camid + 1))
 
 
 @dataclass(frozen=True)
@@ -128,14 +144,15 @@ def require_folder(path: Path, expected: str) -> Path:
     """Returns ``path`` if it is a folder.
 
     Raises:
-        UserError: it is not; ``expected`` says what should be there.
+        MissingDataError: it is not; ``expected`` says what should be there.
+        UserError: it cannot be looked for, as with a name that is too long.
     """
     try:
         is_there = path.is_dir()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if not is_there:
-        raise UserError(f"no folder {path}: expected {expected}")
+        raise MissingDataError(f"no folder {path}: expected {expected}")
     return path
 
 
@@ -143,11 +160,11 @@ def require_images(folder: Path, splits: Splits) -> Splits:
     """Returns ``splits`` if it has images to train on, query and gallery.
 
     Raises:
-        UserError: one of the three is empty.
+        MissingDataError: one of the three is empty.
     """
     for part, samples in (("training", splits.train), ("query", splits.query), ("gallery", splits.gallery)):
         if not samples:
-            raise UserError(f"{folder} has no {part} image: copy the data set again")
+            raise MissingDataError(f"{folder} has no {part} image: copy the data set again")
     return splits
 
 

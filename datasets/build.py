@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from datasets import DATASETS, FOLDERS
+from datasets import find_folder, find_reader, read_data_set, tell_layout
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -214,18 +214,18 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
     if not names:
         raise UserError("data.sources and data.targets are empty; name at least one data set")
     for name in names:
-        if name not in DATASETS:
-            raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
+        find_reader(name)
     root, options = Path(cfg.data.root), _build_read_options(cfg)
     with tell_read_errors(root):
-        missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
+        folders = {name: root / folder for name in names if (folder := find_folder(name))}
+        missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} data sets of this run are not there: "
-            f"{', '.join(f'{name} (no folder {root / FOLDERS[name]})' for name in missing)}; put them there, or give "
-            "the folder that holds them with --root"
+            f"{', '.join(f'{name} (no folder {folders[name]})' for name in missing)}; put them there, or give "
+            f"the folder that holds them with --root; {tell_layout(missing[0])}"
         )
-    return {name: DATASETS[name](root, options) for name in names}
+    return {name: read_data_set(name, root, options) for name in names}
 
 
 def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sample]]:
@@ -343,5 +343,5 @@ def _read_splits(cfg: CfgNode, name: str, first: Splits) -> dict[int, Splits]:
     """Reads the splits that a target is scored on, by split_id; ``first`` is that of ``data.split_id``."""
     split_ids = choose_split_ids(name, first, cfg.data.split_id, cfg.test.num_splits, cfg.data.sources)
     options, root = _build_read_options(cfg), Path(cfg.data.root)
-    others = {i: DATASETS[name](root, replace(options, split_id=i)) for i in split_ids[1:]}
+    others = {i: read_data_set(name, root, replace(options, split_id=i)) for i in split_ids[1:]}
     return {split_ids[0]: first, **others}

@@ -54,6 +54,23 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written, before what goes into it is computed.
+
+    Raises:
+        UserError: no such folder, one that cannot be written, a folder in the file's place, or a name too long.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: there is a folder of that name")
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: no folder {path.parent}")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: the folder may not be written to")
+
+
 def name_unfinished(path: Path) -> Path:
     """Names a new file beside ``path`` that is to become it; the name says which process of which machine writes it."""
     return path.with_name(f".{path.name[:24]}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{_ENDING}")

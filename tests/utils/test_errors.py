@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.base import ReadOptions
+from datasets.base import ReadOptions, Sample
+from datasets.build import drop_broken
 from datasets.decode import CorruptImageError, decode_image
 from datasets.folder import read_folder
 from datasets.integrity import find_broken
+from datasets.loaders import EvalLoader
 from utils.errors import UserError
 
 ODD = "two\nlines\r\x1b[31m\u2028\udcff é.jpg"
@@ -44,3 +46,15 @@ def test_names_of_images_are_escaped(tmp_path: Path) -> None:
     with pytest.raises(UserError) as stray:
         read_folder(tmp_path, ReadOptions())
     assert SHOWN in str(stray.value)
+
+
+def test_warnings_name_files_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / ODD
+    path.write_bytes(b"not an image")
+    samples = [Sample(str(path), 0, 0)]
+    assert drop_broken({"train": samples}, skip=True) == {"train": []}
+    list(EvalLoader(samples, batch_size=1, height=4, width=2, on_corrupt="skip"))
+    assert len(caplog.records) == 2
+    for record in caplog.records:
+        assert f"{tmp_path}/{SHOWN}" in record.getMessage()
+        assert record.getMessage().isprintable()

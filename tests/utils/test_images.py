@@ -125,15 +125,12 @@ def test_colours_are_the_networks(tmp_path: Path) -> None:
     deep = Image.fromarray(noise.integers(0, 65536, (8, 6)).astype(np.uint16))
     colours = Image.fromarray(noise.integers(0, 256, (8, 6, 3), dtype=np.uint8))
     palette = colours.quantize(16)
-    for name, image, options in (
-        ("deep", deep, {}),
-        ("palette", palette, {}),
-        ("transparent", palette, {"transparency": 3}),
-        ("alpha", colours.convert("RGBA"), {}),
-    ):
-        path = tmp_path / f"{name}.png"
-        image.save(path, **options)
+    deep.save(tmp_path / "deep.png")
+    palette.save(tmp_path / "palette.png")
+    palette.save(tmp_path / "transparent.png", transparency=3)
+    colours.convert("RGBA").save(tmp_path / "alpha.png")
+    for path in tmp_path.iterdir():
         shown = np.asarray(read_thumbnail(path, 8, 6))
         np.testing.assert_array_equal(shown, decode_image(path).permute(1, 2, 0).numpy())
-        if name == "deep":
+        if path.stem == "deep":
             np.testing.assert_array_equal(shown[..., 0], np.asarray(deep) >> 8)
