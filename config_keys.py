@@ -1,9 +1,8 @@
 """The table of settings: each one's default, unit, meaning and range. ``default_config`` merges and checks by it."""
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
+from utils.checks import Check, above, at_least, between, each, each_of_any, one_of, three_numbers
 
 
 class Key(NamedTuple):
@@ -12,46 +11,6 @@ class Key(NamedTuple):
     default: Any
     meaning: str
     check: Check = lambda value: ""
-
-
-def one_of(*allowed: object) -> Check:
-    """Allows the listed values."""
-    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
-
-
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` up, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
-    return lambda value: "" if value >= low or value == or_ else f"must be at least {low}{also}"
-
-
-def above(low: float) -> Check:
-    """Allows values greater than ``low``."""
-    return lambda value: "" if value > low else f"must be greater than {low}"
-
-
-def between(low: float, high: float) -> Check:
-    """Allows values from ``low`` to ``high``."""
-    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
-
-
-def each(check: Check) -> Check:
-    """Applies a check to each entry of a list that is not empty."""
-
-    def check_list(values: Sequence[Any]) -> str:
-        return next(filter(None, map(check, values)), "") if values else "must not be empty"
-
-    return check_list
-
-
-def each_of_any(check: Check) -> Check:
-    """Applies a check to each entry of a list that may be empty."""
-    return lambda values: next(filter(None, map(check, values)), "")
-
-
-def three_numbers(values: Sequence[Any]) -> str:
-    """Allows three numbers."""
-    return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
 
 
 OPTIMISERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam")
@@ -70,7 +29,10 @@ KEYS: dict[str, Key] = {
     "model.load_weights": Key("", "checkpoint or Torchreid weights to start from or to evaluate"),
     "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one"),
     # architecture search
-    "nas.method": Key("gumbel", "gumbel: the paper's; design: a designed experiment", one_of("gumbel", "design")),
+    "nas.method": Key("gumbel", "gumbel: the paper's; uniform: one path per step, then all 4,096 ranked on held-out "
+                      "images; design: a designed experiment", one_of("gumbel", "uniform", "design")),
+    "nas.candidates": Key("separate", "of a super-network's blocks: separate; shared: one trunk, four tails of norms",
+                          one_of("separate", "shared")),
     "nas.design.recipe": Key("child_short.yaml", "config file by which a design trains children"),
     "nas.design.runs": Key(32, "trainings of the orthogonal array", one_of(32, 64)),
     "nas.design.extra_runs": Key(0, "trainings of further architectures, drawn at random", between(0, 4000)),
@@ -80,12 +42,12 @@ KEYS: dict[str, Key] = {
     "nas.design.cluster": Key("", "train on a Ray cluster: auto, or its HOST:PORT; empty: on this machine"),
     "nas.design.gpus_per_run": Key(1.0, "GPUs for each training on a Ray cluster; below 1 several share one",
                                    at_least(0)),
-    "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
-    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", _positive),
+    "nas.mc_iter": Key(1, "steps with fresh noise or paths on each batch", _count),
+    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start (gumbel)", _positive),
     "nas.min_lmda": Key(1.0, "lowest temperature", _positive),
     "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
     "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
-    "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
+    "nas.sample_scope": Key("global", "noise or paths: one sample for all replicas, or one each",
                             one_of("global", "replica")),
     "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
     "nas.alpha_data": Key("train", "what teaches the alphas: train, or held_out cameras' images of trained people",

@@ -258,6 +258,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
+            trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
     facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())

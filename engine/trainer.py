@@ -28,6 +28,7 @@ from engine.scores import Scores, format_scores
 from engine.step import TrainStep
 from engine.task import Progress, Stopwatch, TrainBatches, TrainSettings
 from utils.checkpoint import save_checkpoint, save_last
+from utils.checkpoint_schema import check_fits_run
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
@@ -293,6 +294,22 @@ class Trainer:
             "random": capture_random_states(),
             **self.step.state_dict(),
         }
+
+    def check_state(self, state: Mapping[str, Any], origin: str) -> None:
+        """Checks that ``load_state`` can restore a checkpoint of sound form; ``origin`` names it in messages.
+
+        Raises:
+            UserError: names the first part that does not fit this run.
+        """
+        average = {} if self.step.average is None else {"average": self.step.average}
+        check_fits_run(
+            state,
+            origin,
+            modules={"model": self.step.model, **average},
+            optimizers=self.step.optimizers,
+            task=self.task.state_dict(),
+            num_batches=len(self.batches) if state["images"] == self.images else None,
+        )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""
