@@ -75,7 +75,7 @@ def find_reader(name: str) -> Reader:
     if name.startswith(OWN):
         own = name.removeprefix(OWN)
         if not _OWN_NAME.fullmatch(own):
-            raise UserError(f"data set {name!r}: after {OWN} stands a folder's name, of letters, digits, _ and - alone")
+            raise UserError(f"data set {name!r}: {OWN} must be followed by a folder's name of letters, digits, _ and - only")
         return lambda root, options: read_own_data(root / own)
     if name not in DATASETS:
         raise UserError(
@@ -95,9 +95,9 @@ def read_data_set(name: str, root: Path, options: ReadOptions) -> Splits:
         with tell_read_errors(root):
             return reader(root, options)
     except MissingDataError as error:
-        raise UserError(f"{error}; {tell_layout(name)}") from error
+        raise UserError(f"{error}; {point_to_layout(name)}") from error
 
 
-def tell_layout(name: str) -> str:
-    """Says how to see which files of a data set are expected where."""
+def point_to_layout(name: str) -> str:
+    """Returns the advice on how to see which files of a data set belong where."""
     return f"python -m tools.check_dataset --layout {name} shows what belongs where"

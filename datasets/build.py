@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from datasets import find_folder, find_reader, read_data_set, tell_layout
+from datasets import find_folder, find_reader, read_data_set, point_to_layout
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -223,7 +223,7 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
         raise UserError(
             f"{len(missing)} of the {len(names)} data sets of this run are not there: "
             f"{', '.join(f'{name} (no folder {folders[name]})' for name in missing)}; put them there, or give "
-            f"the folder that holds them with --root; {tell_layout(missing[0])}"
+            f"the folder that holds them with --root; {point_to_layout(missing[0])}"
         )
     return {name: read_data_set(name, root, options) for name in names}
 

@@ -33,7 +33,7 @@ class _Row(NamedTuple):
     path: str
     pid: str
     camera: str  # empty: not known
-    source: str  # where a person finds it
+    source: str  # where the user finds it
 
 
 def read_folder(root: Path, options: ReadOptions) -> Splits:
@@ -53,7 +53,7 @@ def read_folder(root: Path, options: ReadOptions) -> Splits:
 
 
 def read_own_data(folder: Path) -> Splits:
-    """Reads the data in ``folder`` as this file's head describes; people and cameras are numbered in sorted order.
+    """Reads the data in ``folder`` as the module's docstring describes; people and cameras are numbered in sorted order.
 
     Raises:
         UserError: nothing of that form in ``folder``, an image is missing, listed twice or for two people, something
@@ -123,7 +123,7 @@ def _check_row(manifest: Path, line: int, cells: dict[str | None, str | list[str
     beyond = [cell for cell in cells.get(None) or () if cell.strip()]
     if beyond:
         raise UserError(
-            f'{source}: {beyond[0]!r} stands beyond the last column; write a text that holds a comma between " signs'
+            f"{source}: {beyond[0]!r} stands beyond the last column; put a text that holds a comma in quotation marks"
         )
     name, pid, camera, part = (str(cells.get(column) or "").strip() for column in _COLUMNS)
     if not name or not pid:
@@ -142,9 +142,9 @@ def _check_row(manifest: Path, line: int, cells: dict[str | None, str | list[str
 def _compare(row: _Row, earlier: list[_Row]) -> None:
     """Checks that a table's line does not contradict those above it on the same image."""
     for other in earlier:
-        for what, own, others in (("person", row.pid, other.pid), ("camera", row.camera, other.camera)):
+        for what, own, others in (("pid", row.pid, other.pid), ("camid", row.camera, other.camera)):
             if own != others:
-                raise UserError(f"{row.source}: {row.path} is of {what} {own!r}, but of {others!r} in {other.source}")
+                raise UserError(f"{row.source}: {row.path} has {what} {own!r}, but {others!r} in {other.source}")
         if row.part == other.part:
             raise UserError(f"{row.source}: {row.path} is listed twice in {row.part}")
 

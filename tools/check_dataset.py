@@ -216,7 +216,7 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
         raise UserError(f"give either the name of a data set or --all; names are {', '.join(DATASETS)}, folder:NAME")
     if given.name:
         find_reader(given.name)
-    if given.layout:
+    if given.name and given.layout:
         return
     if given.root is None:
         raise UserError("give the folder that holds the data sets with --root")

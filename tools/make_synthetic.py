@@ -75,10 +75,22 @@ def read_size(given: argparse.Namespace) -> SyntheticSize:
     return SyntheticSize(**{name: getattr(given, name) for name in SIZES})
 
 
-def tell_settings(size: SyntheticSize) -> str:
+def format_settings(size: SyntheticSize) -> str:
     """Writes the sizes that are not the usual ones as a run's settings."""
     values = {name: getattr(size, name) for name in SIZES if getattr(size, name) != getattr(SyntheticSize, name)}
     return " ".join(f"synthetic.{name} {value}" for name, value in values.items())
+
+
+def make_root(root: Path) -> None:
+    """Makes the data sets' folder if it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {root}: {error.strerror or error}") from error
 
 
 def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
@@ -116,13 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.workers < 1 or given.sheet_identities < 1:
             raise UserError("--workers and --sheet-identities must be at least 1")
+        make_root(given.root)
         if given.sheet:
             check_sheet_name(given.sheet)
         with tell_read_errors(given.root):
             for domain in given.domains:
                 make_domain(domain, size, given.root, given.workers)
         if size != SyntheticSize():
-            print(f"a run finds them with {tell_settings(size)}")
+            print(f"a run finds them with {format_settings(size)}")
         if given.sheet:
             save_contact_sheet(draw_sheet(given.domains, size, given.root, given.sheet_identities), given.sheet)
     except (UserError, OSError) as error:

@@ -213,7 +213,7 @@ def test_a_cache_remembers_broken_images(samples: list[Sample], tmp_path: Path) 
         list(make_loader(samples, cache=cache, batch_size=26).batches(0))
 
 
-def test_a_folder_that_cannot_be_written_is_told(samples: list[Sample], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(UserError, match=r"data\.cache disk: cannot write to .*file"):

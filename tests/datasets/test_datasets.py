@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS, find_folder, find_reader, read_data_set, tell_layout
+from datasets import DATASETS, find_folder, find_reader, read_data_set, point_to_layout
 from datasets.base import ReadOptions
 from datasets.build import build_loaders
 from tests.datasets.test_build import CPU, make_config
@@ -21,10 +21,10 @@ def touch(root: Path, *paths: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILE_SETS, "folder", "folder:own"])
-def test_what_is_missing_is_told_with_where_to_look(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"; {tell_layout(name)}$"):
+def test_what_is_missing_is_reported_with_where_it_belongs(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"; {point_to_layout(name)}$"):
         read_data_set(name, tmp_path / "root", ReadOptions())
-    with pytest.raises(UserError, match=f"; {tell_layout(name)}$"):
+    with pytest.raises(UserError, match=f"; {point_to_layout(name)}$"):
         build_loaders(make_config(tmp_path, data__sources=[name], data__targets=[name]), CPU)
 
 
@@ -41,7 +41,7 @@ def test_a_root_whose_name_is_too_long(name: str, tmp_path: Path) -> None:
 )
 def test_names_of_own_data_are_plain(name: str) -> None:
     """They are part of the names of pictures' files, and settings on the command line are known by their dots."""
-    with pytest.raises(UserError, match="after folder: stands a folder's name, of letters, digits, _ and -"):
+    with pytest.raises(UserError, match="folder: must be followed by a folder's name of letters, digits, _ and -"):
         find_reader(name)
 
 

@@ -103,11 +103,11 @@ def test_manifest_testing_needs_cameras(part: str, images: Path) -> None:
         ("a.jpg,1,1,train\na.jpg,1,1,train", "line 3: .*a.jpg is listed twice in train"),
         (
             "a.jpg,1,1,train\nb.jpg,2,1,train\n./a.jpg,2,1,train",
-            "line 4: .*a.jpg is of person '2', but of '1' in .*manifest.csv, line 2",
+            "line 4: .*a.jpg has pid '2', but '1' in .*manifest.csv, line 2",
         ),
-        ("a.jpg,1,1,train\na.jpg,-1,1,gallery", "line 3: .*a.jpg is of person '-1', but of '1' in .*line 2"),
-        ("a.jpg,1,1,query\na.jpg,1,2,gallery", "line 3: .*a.jpg is of camera '2', but of '1' in .*line 2"),
-        ("a.jpg,1,1,train,2", "line 2: '2' stands beyond the last column; write a text that holds a comma between"),
+        ("a.jpg,1,1,train\na.jpg,-1,1,gallery", "line 3: .*a.jpg has pid '-1', but '1' in .*line 2"),
+        ("a.jpg,1,1,query\na.jpg,1,2,gallery", "line 3: .*a.jpg has camid '2', but '1' in .*line 2"),
+        ("a.jpg,1,1,train,2", "line 2: '2' stands beyond the last column; put a text that holds a comma in quotation marks"),
         ("a.jpg,Miller, Ann,1,train", "line 2: 'train' stands beyond the last column"),
     ],
 )

@@ -210,6 +210,18 @@ def test_image_that_is_gone_when_its_map_is_drawn_leaves_the_scores(run_main, ow
     assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
 
 
+def test_pictures_leave_out_images_that_cannot_be_read(run_main, own_market_root, tmp_path):
+    """``data.on_corrupt skip`` holds for activation maps and ranked lists too, also of damage inside a file."""
+    damaged = min(own_market_root.rglob("query/*.jpg"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:20] + bytes(len(content) - 22) + content[-2:])  # its beginning and end are whole
+    words = ["train.max_epoch", 1, "test.visrank", True, "test.visactmap", True]
+    assert run_main(*words, "data.on_corrupt", "skip", root=own_market_root) == 0
+    assert names_in(tmp_path / "run") >= PICTURES
+    page = (tmp_path / "run" / "visrank_market1501" / "index.html").read_text(encoding="utf-8")
+    assert damaged.name not in page
+
+
 def test_pictures_that_cannot_be_written_are_reported_and_the_scores_stay(run_main, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "visactmap_market1501").write_text("in the way")

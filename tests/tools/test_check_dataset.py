@@ -168,10 +168,11 @@ def test_all_tells_of_a_set_that_cannot_be_read(root: Path, capsys: pytest.Captu
         (["--all"], "no data set in"),
         (["--all", "--sheet", "people.png"], "--all only counts images: leave out --sheet, or"),
         (["--all", "--quick", "--split-id", "3"], "leave out --quick, --split-id, or"),
+        (["--all", "--layout"], "leave out --layout, or name one data set"),
         (["--all", "--cuhk03-labeled", "--workers", "9"], "leave out --workers, --cuhk03-labeled, or"),
         (["folder", "--workers", "0"], "must be at least 1"),
         (["folder", "--train-ids", "20"], "the sizes of drawn data belong to synthetic data sets alone"),
-        (["folder:a/b"], "data set 'folder:a/b': after folder: stands a folder's name"),
+        (["folder:a/b"], "data set 'folder:a/b': folder: must be followed by a folder's name"),
         (["folder:shop"], "no folder "),
         (["folder", "--sheet", "gone/sheet.png"], "cannot write gone/sheet.png: no folder gone"),
     ],
@@ -244,7 +245,7 @@ def test_layout(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == LAYOUTS["market1501"]
 
 
-@pytest.mark.parametrize("words", [["--layout"], ["--layout", "marke"], ["market1501"]])
+@pytest.mark.parametrize("words", [["--layout"], ["--layout", "marke"], ["--layout", "--all"], ["market1501"]])
 def test_layout_and_root_that_lack(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     error = capsys.readouterr().err

@@ -10,7 +10,7 @@ SMALL = ["--train-ids", "3", "--test-ids", "2", "--cameras", "2", "--images-per-
 
 
 def test_draws_domains_and_a_sheet(tmp_path, capsys):
-    sheet = tmp_path / "people.png"
+    sheet = tmp_path / "new" / "people.png"
     words = ["--root", str(tmp_path / "new"), "--domains", "c", "a", *SMALL, "--sheet", str(sheet)]
     assert main(words) == 0
     assert main(words) == 0
