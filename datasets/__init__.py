@@ -75,7 +75,9 @@ def find_reader(name: str) -> Reader:
     if name.startswith(OWN):
         own = name.removeprefix(OWN)
         if not _OWN_NAME.fullmatch(own):
-            raise UserError(f"data set {name!r}: {OWN} must be followed by a folder's name of letters, digits, _ and - only")
+            raise UserError(
+                f"data set {name!r}: {OWN} must be followed by a folder's name of letters, digits, _ and - only"
+            )
         return lambda root, options: read_own_data(root / own)
     if name not in DATASETS:
         raise UserError(

@@ -67,7 +67,7 @@ def find_shared_identities(splits: Splits) -> list[Finding]:
     """Finds identities that are in training and in the test."""
     train = {s.pid for s in [*splits.train, *splits.extra_train]}
     shared = train & {s.pid for s in [*splits.query, *splits.gallery]} - splits.distractor_pids
-    names = map(splits.name_person, sorted(shared))
+    names = map(splits.names.person, sorted(shared))
     return [Finding(True, f"identities in training and in the test: {_name(names)}")] if shared else []
 
 
@@ -81,7 +81,7 @@ def find_unmatched(splits: Splits) -> list[Finding]:
         pids = {s.pid for s in samples} - splits.distractor_pids
         lonely = sorted(pid for pid in pids if len(cameras_of[pid]) == 1)
         if lonely:
-            names = map(splits.name_person, lonely)
+            names = map(splits.names.person, lonely)
             findings.append(Finding(False, f"{part} identities seen by one camera only: {_name(names)}"))
     gallery_cameras: dict[int, set[int]] = {}
     for s in splits.gallery:

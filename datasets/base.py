@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.label_names import LabelNames
 
 
 class MissingDataError(UserError):
@@ -18,7 +19,7 @@ class Sample(NamedTuple):
 
     path: str
     pid: int  # identity: in a reader's splits as the data set numbers it, after merge_sources a label from 0
-    camid: int  # camera, from 0; Splits.name_camera gives its own name
+    camid: int  # camera, from 0; Splits.names has its own name
     dataset: int = 0  # which of the sources it came from, from 0
 
 
@@ -38,8 +39,7 @@ class Splits:
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
         split_ids: All values of ``split_id`` whose splits are of the same kind as this one, ascending, for a mean over
             them; where either of two cameras can be the query, those with the same one. Empty: there is one split.
-        person_names: Names of identities that the data set does not call by these numbers.
-        camera_names: Names of cameras that it does not number from 1 in the order of ``camid``.
+        names: What the data set's files call its people and cameras.
     """
 
     train: Sequence[Sample]
@@ -48,16 +48,7 @@ class Splits:
     extra_train: Sequence[Sample] = ()
     distractor_pids: frozenset[int] = frozenset()
     split_ids: Sequence[int] = ()
-    person_names: Mapping[int, str] = field(default_factory=dict, compare=False)
-    camera_names: Mapping[int, str] = field(default_factory=dict, compare=False)
-
-    def name_person(self, pid: int) -> str:
-        """Returns what the data set's files call an identity."""
-        return self.person_names.get(pid, str(pid))
-
-    def name_camera(self, camid: int) -> str:
-        """Returns what the data set's files call a camera."""
-        return self.camera_names.get(camid, str(camid + 1))
+    names: LabelNames = field(default_factory=LabelNames, compare=False)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from datasets import find_folder, find_reader, read_data_set, point_to_layout
+from datasets import find_folder, find_reader, point_to_layout, read_data_set
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -33,6 +33,7 @@ from datasets.several_splits import choose_split_ids, keep, unite
 from datasets.style_shift import StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
+from utils.label_names import LabelNames
 from utils.log import format_table
 from utils.printable import make_printable
 from utils.suggest import nearest
@@ -51,11 +52,13 @@ class Target:
         gallery: Images that are searched in.
         splits: Where a mean over several splits is wanted: each of them, by split_id. Then ``query`` and ``gallery``
             hold the images of all splits, each once. Empty: ``query`` and ``gallery`` are the one split.
+        names: What the data set's files call people and cameras.
     """
 
     query: EvalLoader
     gallery: EvalLoader
     splits: Mapping[int, "Target"] = field(default_factory=dict)
+    names: LabelNames = field(default_factory=LabelNames)
 
 
 @dataclass(frozen=True)
@@ -331,11 +334,12 @@ def _build_targets(
         parts = {i: (keep(part.query, query), keep(part.gallery, gallery)) for i, part in of_split.items()}
         for split_id, part in parts.items():
             check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)
-        several = {i: Target(load(part[0]), load(part[1])) for i, part in parts.items() if len(parts) > 1}
-        targets[name] = Target(load(query), load(gallery), several)
+        names = first.names
+        several = {i: Target(load(part[0]), load(part[1]), names=names) for i, part in parts.items() if len(parts) > 1}
+        targets[name] = Target(load(query), load(gallery), several, names)
         if cfg.test.style_shift and name in cfg.data.sources:
             shift = StyleShift()
-            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift))
+            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift), names=names)
     return targets
 
 

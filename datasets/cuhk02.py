@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
 from datasets.files import match_images
+from utils.label_names import LabelNames
 
 _TRAIN_PAIRS = (1, 2, 3, 4)
 _TEST_PAIR = 5
@@ -25,7 +26,7 @@ def read_cuhk02(root: Path, options: ReadOptions) -> Splits:
     train = [s for pair in _TRAIN_PAIRS for camera in (1, 2) for s in _read_camera(folder, pair, camera)]
     query, gallery = (_read_camera(folder, _TEST_PAIR, camera) for camera in (1, 2))
     names = {_number_camera(pair, c): f"P{pair}/cam{c}" for pair in (*_TRAIN_PAIRS, _TEST_PAIR) for c in (1, 2)}
-    return Splits(train, query, gallery, camera_names=names)
+    return Splits(train, query, gallery, names=LabelNames(cameras=names))
 
 
 def _number_camera(pair: int, camera: int) -> int:

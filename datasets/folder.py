@@ -21,6 +21,7 @@ from typing import NamedTuple
 from datasets.base import MissingDataError, ReadOptions, Sample, Splits, require_folder
 from datasets.files import is_image_name, list_folder_names, list_image_names, tell_read_errors
 from utils.errors import UserError
+from utils.label_names import LabelNames
 
 _PARTS = ("train", "query", "gallery")
 _COLUMNS = ("path", "pid", "camid", "split")
@@ -53,7 +54,7 @@ def read_folder(root: Path, options: ReadOptions) -> Splits:
 
 
 def read_own_data(folder: Path) -> Splits:
-    """Reads the data in ``folder`` as the module's docstring describes; people and cameras are numbered in sorted order.
+    """Reads the data in ``folder`` as the module's docstring says; people and cameras are numbered in sorted order.
 
     Raises:
         UserError: nothing of that form in ``folder``, an image is missing, listed twice or for two people, something
@@ -81,9 +82,9 @@ def read_own_data(folder: Path) -> Splits:
     if bool(query) != bool(gallery):
         given, lacking = ("query", "gallery") if query else ("gallery", "query")
         raise UserError(f"{folder} has {given} images but no {lacking} images: testing needs both")
-    person_names = {number: pid for pid, number in pid_of.items()}
-    camera_names = {number: camera or "unknown" for camera, number in camid_of.items()}
-    return Splits(train, query, gallery, person_names=person_names, camera_names=camera_names)
+    people = {number: pid for pid, number in pid_of.items()}
+    cameras = {number: camera or "unknown" for camera, number in camid_of.items()}
+    return Splits(train, query, gallery, names=LabelNames(people, cameras))
 
 
 def _holds_data(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from datasets.base import ReadOptions, Sample, Splits, check_split_id, require_f
 from datasets.files import match_images
 from datasets.random_splits import SPLITS_FILE, share_halves
 from utils.errors import UserError
+from utils.label_names import LabelNames
 
 _CAMERAS = ("cam_a", "cam_b")
 _NAME = re.compile(r"person_(\d{4})\.")
@@ -48,5 +49,5 @@ def read_prid(root: Path, options: ReadOptions) -> Splits:
         gallery=[s for s in by_camera[1] if s.pid in test_pids | distractor_pids],
         distractor_pids=distractor_pids,
         split_ids=range(len(draws)),
-        camera_names=dict(enumerate(_CAMERAS)),
+        names=LabelNames(cameras=dict(enumerate(_CAMERAS))),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets.base import Sample, Splits, check_split_id, require_images
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.label_names import LabelNames
 
 SPLITS_FILE = "random_splits.json"
 NUM_DRAWS = 10
@@ -116,7 +117,7 @@ def split_two_cameras(
         query=[s for s in test if s.camid == query_camera],
         gallery=[s for s in test if s.camid != query_camera],
         split_ids=range(query_camera, 2 * len(draws), 2),
-        camera_names=dict(enumerate(camera_names)),
+        names=LabelNames(cameras=dict(enumerate(camera_names))),
     )
     return require_images(folder, splits)
 

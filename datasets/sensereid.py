@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits
 from datasets.files import match_images, parse_number
+from utils.label_names import LabelNames
 
 _NAME = re.compile(r"(\d+)_(\d+)\.")
 _EXPECTED = "sensereid's images named PID_CAM, as in 00001_0.jpg"
@@ -24,4 +25,4 @@ def read_sensereid(root: Path, options: ReadOptions) -> Splits:
         for folder in (root / "sensereid" / "SenseReID" / part for part in ("test_probe", "test_gallery"))
     )
     camera_names = {s.camid: str(s.camid) for s in [*query, *gallery]}  # from 0 in the files too
-    return Splits([], query, gallery, camera_names=camera_names)
+    return Splits([], query, gallery, names=LabelNames(cameras=camera_names))

@@ -91,7 +91,7 @@ def compare_counts(splits: Splits, published: Counts) -> tuple[list[str], list[F
                 findings.append(Finding(True, f"{part}: {found:,} {what}, published are {known:,}"))
     camids = sorted({s.camid for samples in parts.values() for s in samples})
     if len(camids) <= _LISTED_CAMERAS:
-        lines.append(f"cameras, as the files name them: {', '.join(map(splits.name_camera, camids))}")
+        lines.append(f"cameras, as the files name them: {', '.join(map(splits.names.camera, camids))}")
     return lines, findings
 
 
@@ -130,8 +130,8 @@ def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]], splits: Splits) -> 
 
 
 def _make_cell(sample: Sample, splits: Splits) -> Cell:
-    camera = splits.name_camera(sample.camid)
-    label = f"{splits.name_person(sample.pid)} {f'c{camera}' if camera.isdecimal() else camera}"
+    camera = splits.names.camera(sample.camid)
+    label = f"{splits.names.person(sample.pid)} {f'c{camera}' if camera.isdecimal() else camera}"
     label = shorten(label, _LABEL_LENGTH)
     try:
         pixels = decode_image(sample.path).permute(1, 2, 0).numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS, find_folder, find_reader, read_data_set, point_to_layout
+from datasets import DATASETS, find_folder, find_reader, point_to_layout, read_data_set
 from datasets.base import ReadOptions
 from datasets.build import build_loaders
 from tests.datasets.test_build import CPU, make_config

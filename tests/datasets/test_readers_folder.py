@@ -107,7 +107,10 @@ def test_manifest_testing_needs_cameras(part: str, images: Path) -> None:
         ),
         ("a.jpg,1,1,train\na.jpg,-1,1,gallery", "line 3: .*a.jpg has pid '-1', but '1' in .*line 2"),
         ("a.jpg,1,1,query\na.jpg,1,2,gallery", "line 3: .*a.jpg has camid '2', but '1' in .*line 2"),
-        ("a.jpg,1,1,train,2", "line 2: '2' stands beyond the last column; put a text that holds a comma in quotation marks"),
+        (
+            "a.jpg,1,1,train,2",
+            "line 2: '2' stands beyond the last column; put a text that holds a comma in quotation marks",
+        ),
         ("a.jpg,Miller, Ann,1,train", "line 2: 'train' stands beyond the last column"),
     ],
 )
@@ -136,7 +139,7 @@ def test_manifest_with_columns_that_nobody_needs(images: Path) -> None:
         header="path , pid, camid ,split,note,note,,",
     )
     splits = read(images)
-    assert [splits.name_person(s.pid) for s in splits.train] == ["1", "Miller, Ann"]
+    assert [splits.names.person(s.pid) for s in splits.train] == ["1", "Miller, Ann"]
 
 
 def test_one_image_in_query_and_gallery(images: Path) -> None:
@@ -148,14 +151,14 @@ def test_names_are_kept(images: Path) -> None:
     """In a table and in folders; a camera that is not known is called so."""
     write_manifest(images, "a.jpg,zoë,,train", "b.jpg,ben,yard,query", "d.jpg,ben,door,gallery")
     splits = read(images)
-    assert [splits.name_person(s.pid) for s in (*splits.train, *splits.query)] == ["zoë", "ben"]
-    cameras = [splits.name_camera(s.camid) for s in (*splits.train, *splits.query, *splits.gallery)]
+    assert [splits.names.person(s.pid) for s in (*splits.train, *splits.query)] == ["zoë", "ben"]
+    cameras = [splits.names.camera(s.camid) for s in (*splits.train, *splits.query, *splits.gallery)]
     assert cameras == ["unknown", "yard", "door"]
     (images / "manifest.csv").unlink()
     touch(images, "train/anna/door_1.jpg", "train/zoë/7.jpg")
     splits = read(images)
-    assert [splits.name_person(s.pid) for s in splits.train] == ["anna", "zoë"]
-    assert [splits.name_camera(s.camid) for s in splits.train] == ["door", "unknown"]
+    assert [splits.names.person(s.pid) for s in splits.train] == ["anna", "zoë"]
+    assert [splits.names.camera(s.camid) for s in splits.train] == ["door", "unknown"]
 
 
 def test_below_the_root_like_other_data_sets(images: Path) -> None:

@@ -267,7 +267,7 @@ def test_cameras_are_named_as_in_the_files(name: str, tmp_path: Path) -> None:
     make_tree(tmp_path, name)
     splits = DATASETS[name](tmp_path, ReadOptions())
     for sample in (*splits.train, *splits.query, *splits.gallery):
-        assert CAMERA_IN_PATH[name].format(splits.name_camera(sample.camid)) in sample.path
+        assert CAMERA_IN_PATH[name].format(splits.names.camera(sample.camid)) in sample.path
 
 
 @pytest.mark.parametrize("name", FILE_SETS)
