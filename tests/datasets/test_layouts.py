@@ -44,9 +44,8 @@ def test_folders_are_those_of_the_images(name: str) -> None:
         line.split()[0].rpartition("/")[0] for part in (TRAIN, QUERY, GALLERY) for line in TREES[name].get(part, [])
     }
     read = {any_number(folder) for folder in read}
-    assert {
-        folder for folder in shown if not folder.endswith("/images")
-    } == read  # Market-1501's 500k are not asked for
+    distractors = {folder for folder in shown if folder.endswith("/images")}  # Market-1501's 500k, only on request
+    assert shown - distractors == read
 
 
 @pytest.mark.parametrize("name", [*LAYOUTS, "folder:own"])
@@ -56,10 +55,9 @@ def test_names_of_files_are_understood(name: str, tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         if not path.endswith("/") and is_image_name(Path(path).name):
             (tmp_path / path).touch()
+    message = ""
     try:
         find_reader(name)(tmp_path, ReadOptions(market1501_500k=True))
-    except UserError as error:
-        told = str(error)
-        assert "cannot read person" not in told
-        assert "no folder" not in told
-        assert "no image in" not in told
+    except UserError as error:  # the tree shows too few people to split, or files that are not made here
+        message = str(error)
+    assert not any(fault in message for fault in ("cannot read person", "no folder", "no image in"))
