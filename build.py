@@ -195,13 +195,14 @@ def build_pictures(cfg: CfgNode, data: Data) -> Pictures | None:
     shown = {}
     for name, target in data.targets.items() if cfg.test.visactmap else ():
         samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]
-        shown[name] = EvalLoader(
+        batches = EvalLoader(
             samples,
             batch_size=cfg.test.batch_size,
             height=cfg.data.height,
             width=cfg.data.width,
             on_corrupt=cfg.data.on_corrupt,
         )
+        shown[name] = batches, target.names
     return Pictures(cfg.test.visrank_topk if cfg.test.visrank else 0, shown)
 
 

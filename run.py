@@ -227,8 +227,8 @@ def report(job: Job, scores: Mapping[str, Scores]) -> None:
     )
     job.folder.write(name, text)
     logger.info("scores of the %s:\n%s", label, format_scores(scores))
-    if cameras := format_camera_pairs(scores):
-        logger.info("of the queries of a camera (line) in the images of another (column):\n%s", cameras)
+    if cameras := format_camera_pairs(scores, {name: target.names for name, target in job.scorer.targets.items()}):
+        logger.info("of the queries of a camera (line), named as in the files, in the images of another:\n%s", cameras)
     logger.info("%s in %s; results are in %s", name, format_duration(seconds), job.folder.path)
     if job.pictures:
         job.pictures.write(job.folder.path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from datasets import DATASETS, FOLDERS
+from datasets import find_folder, find_reader, point_to_layout, read_data_set
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -33,7 +33,9 @@ from datasets.several_splits import choose_split_ids, keep, unite
 from datasets.style_shift import StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
+from utils.label_names import LabelNames
 from utils.log import format_table
+from utils.printable import make_printable
 from utils.suggest import nearest
 from utils.work_share import WHOLE, WorkShare
 
@@ -51,11 +53,13 @@ class Target:
         gallery: Images that are searched in.
         splits: Where a mean over several splits is wanted: each of them, by split_id. Then ``query`` and ``gallery``
             hold the images of all splits, each once. Empty: ``query`` and ``gallery`` are the one split.
+        names: What the data set's files call people and cameras.
     """
 
     query: EvalLoader
     gallery: EvalLoader
     splits: Mapping[int, "Target"] = field(default_factory=dict)
+    names: LabelNames = field(default_factory=LabelNames)
 
 
 @dataclass(frozen=True)
@@ -216,18 +220,18 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
     if not names:
         raise UserError("data.sources and data.targets are empty; name at least one data set")
     for name in names:
-        if name not in DATASETS:
-            raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
+        find_reader(name)
     root, options = Path(cfg.data.root), _build_read_options(cfg)
     with tell_read_errors(root):
-        missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
+        folders = {name: root / folder for name in names if (folder := find_folder(name))}
+        missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} data sets of this run are not there: "
-            f"{', '.join(f'{name} (no folder {root / FOLDERS[name]})' for name in missing)}; put them there, or give "
-            "the folder that holds them with --root"
+            f"{', '.join(f'{name} (no folder {folders[name]})' for name in missing)}; put them there, or give "
+            f"the folder that holds them with --root; {point_to_layout(missing[0])}"
         )
-    return {name: DATASETS[name](root, options) for name in names}
+    return {name: read_data_set(name, root, options) for name in names}
 
 
 def drop_broken(parts: dict[str, list[Sample]], skip: bool, share: WorkShare = WHOLE) -> dict[str, list[Sample]]:
@@ -249,7 +253,7 @@ def drop_broken(parts: dict[str, list[Sample]], skip: bool, share: WorkShare = W
     message = f"{len(broken)} broken image(s) in {', '.join(parts)}: {named}{rest}"
     if not skip:
         raise UserError(f"{message}; restore the files, or set data.on_corrupt skip to go on without them")
-    logger.warning("left out: %s", message)
+    logger.warning("left out: %s", make_printable(message))
     return {name: [s for s in samples if s.path not in broken] for name, samples in parts.items()}
 
 
@@ -334,11 +338,12 @@ def _build_targets(
         parts = {i: (keep(part.query, query), keep(part.gallery, gallery)) for i, part in of_split.items()}
         for split_id, part in parts.items():
             check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)
-        several = {i: Target(load(part[0]), load(part[1])) for i, part in parts.items() if len(parts) > 1}
-        targets[name] = Target(load(query), load(gallery), several)
+        names = first.names
+        several = {i: Target(load(part[0]), load(part[1]), names=names) for i, part in parts.items() if len(parts) > 1}
+        targets[name] = Target(load(query), load(gallery), several, names)
         if cfg.test.style_shift and name in cfg.data.sources:
             shift = StyleShift()
-            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift))
+            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift), names=names)
     return targets
 
 
@@ -346,5 +351,5 @@ def _read_splits(cfg: CfgNode, name: str, first: Splits) -> dict[int, Splits]:
     """Reads the splits that a target is scored on, by split_id; ``first`` is that of ``data.split_id``."""
     split_ids = choose_split_ids(name, first, cfg.data.split_id, cfg.test.num_splits, cfg.data.sources)
     options, root = _build_read_options(cfg), Path(cfg.data.root)
-    others = {i: DATASETS[name](root, replace(options, split_id=i)) for i in split_ids[1:]}
+    others = {i: read_data_set(name, root, replace(options, split_id=i)) for i in split_ids[1:]}
     return {split_ids[0]: first, **others}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engine.scores import Scores, average_splits
 from utils.distance import TILE_QUERIES, iterate_distances, normalize_features
 from utils.distributed import Runtime
+from utils.label_names import LabelNames
 from utils.log import progress
 from utils.ranking import RankingResult, score_queries, summarise_scores
 from utils.rerank import iterate_reranked
@@ -52,6 +53,10 @@ class HasQueryAndGallery(Protocol):
     @property
     def splits(self) -> Mapping[int, "HasQueryAndGallery"]:
         """By number the splits to take the mean over, whose images are in the above; empty: the above is the split."""
+
+    @property
+    def names(self) -> LabelNames:
+        """What the data set's files call people and cameras."""
 
 
 class Observer(Protocol):

@@ -1,6 +1,7 @@
 """The main job end to end on a tiny data set: search, child, evaluation, resuming, what a run leaves."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -241,6 +242,7 @@ def test_pairs_of_cameras_are_shown_and_kept(run_main, tmp_path, capsys):
     assert [(p["query_camid"], p["gallery_camid"], p["num_queries"]) for p in (first, second)] == [(0, 1, 4), (1, 0, 4)]
     assert (first["mAP"] + second["mAP"]) / 2 >= target["mAP"]  # without the images of the query's own camera
     output = capsys.readouterr().out
+    assert re.search(r"market1501, mAP / rank-1 +1 +2\n[- ]+\n1 .*\n2 ", output)  # as names of files have them
     for line in ("market1501, mAP / rank-1", f"{first['mAP']:.1%} / {first['rank1']:.1%}"):
         assert line in output
 

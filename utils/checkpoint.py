@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import name_unfinished, write_atomically
 from utils.torch_file import pack, read_torch_file
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def _make_older(folder: Path, keep: int) -> None:
     last = folder / "last.pt"
     if keep == 1 or not last.exists():
         return
-    second_name = folder / f".last.1.pt.{os.getpid()}.tmp"  # all that may need room comes before the first move
+    second_name = name_unfinished(folder / "last.1.pt")  # all that may need room comes before the first move
     try:
         _link_or_copy(last, second_name)
         for age in range(keep - 1, 1, -1):
