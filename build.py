@@ -70,7 +70,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
 
 
 def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
-    """Returns the child's genotype and stem norm: a published name's, a file's, or the GENOTYPE line's.
+    """Returns the child's genotype and stem norm: a published name's, a file's or folder's, or the GENOTYPE line's.
 
     Raises:
         UserError: neither a published name nor a genotype file.
@@ -82,9 +82,10 @@ def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
         return Genotype.named(choice), NAMED_STEM_NORMS[choice]
     if is_digits(choice):
         return Genotype.from_digits(choice), cfg.model.stem_norm
-    if not Path(choice).exists():
+    path = Path(choice)
+    if not path.exists():
         raise UserError(f"model.genotype = {choice!r}: no such file, and the known names are {list(NAMED_STEM_NORMS)}")
-    return Genotype.from_json(choice), cfg.model.stem_norm
+    return Genotype.from_json(path / "genotype.json" if path.is_dir() else path), cfg.model.stem_norm
 
 
 def load_weights(network: Network, path: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from datasets.base import hash_samples, training_samples
-from datasets.build import read_data_sets
+from datasets.base import hash_samples
+from datasets.build import read_data_sets, read_sources
 from datasets.holdout import hold_out
 from default_config import FREE_KEYS, default_config, flatten, load_config
 from engine.metrics import list_versions
@@ -89,7 +89,7 @@ def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
     """Returns what stands for the sources' images, and the targets' if wanted; every fold is held out as a check."""
     targets = list(cfg.data.targets) if with_targets else []
     splits = read_data_sets(cfg, [*cfg.data.sources, *targets])
-    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
+    sources = read_sources(cfg, splits, targets)
     for fold in range(cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(sources)):
         hold_out(sources, cfg.nas.held_out, fold, cfg.nas.num_folds)
     tested = [part for name in targets for part in (splits[name].query, splits[name].gallery)]

@@ -27,7 +27,7 @@ from build import (
 )
 from build_design import build_design
 from datasets.build import Data, build_loaders, build_targets
-from default_config import config_hash
+from default_config import experiment_identity
 from engine.interrupt import StopRequest
 from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
 from engine.pictures import Pictures
@@ -175,9 +175,14 @@ def start(job: Job) -> None:
 
 def train(trainer: Trainer) -> dict[str, Scores]:
     """Trains to the end; a run that is already there is only scored."""
-    progress = trainer.progress
+    progress, num_warm_up = trainer.progress, trainer.settings.fixbase_epoch
     if progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
+    elif num_warm_up:
+        logger.info("only %s will learn in the first %d epochs (train.fixbase_epoch), all layers after that",
+                    ", ".join(trainer.settings.open_layers), num_warm_up)  # fmt: skip
+    else:
+        logger.info("all layers learn from the first epoch on")
     if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
@@ -258,7 +263,9 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
+    started_from = None if checkpoint is None else checkpoint["config"].get("model.load_weights")
+    experiment = experiment_identity(cfg, network.identity, started_from)
+    facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
     size = (cfg.data.height, cfg.data.width)
     return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)
@@ -275,7 +282,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> 
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
     search, images = build_design(cfg, folder.path)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, {})
+    experiment = experiment_identity(cfg, {"recipe": search.conditions["settings"]})
+    facts = RunFacts(experiment, cfg.train.seed, command, {})
     return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
 
 
@@ -286,7 +294,7 @@ def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:
         "epochs": cfg.train.max_epoch,
         "width": cfg.model.width,
         "seed": cfg.train.seed,
-        "config_hash": facts.experiment,
+        "experiment": facts.experiment,
         "training_images": images,
         **list_versions(),
     }

@@ -114,6 +114,7 @@ def serve() -> None:
 if __name__ == "__main__":
     import torch
 
+    import run  # noqa: F401 - what main imports when it needs it, here once for all that are forked
     from main import main
 
     torch.set_num_threads(1)

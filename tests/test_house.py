@@ -22,7 +22,8 @@ ALLOWED = {  # folder or top-level module → what of the project it may import
     "osnet_nas": {"osnet_blocks", "genotype", "utils"},
     "osnet_child": {"osnet_blocks", "genotype", "utils"},
     "config_keys": set(),
-    "default_config": {"config_keys", "utils"},
+    "command_line": {"config_keys", "default_config", "utils"},
+    "default_config": {"config_keys", "genotype", "utils"},
 }
 EXTRA = {
     "utils/torchreid_weights.py": {"genotype"},
