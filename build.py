@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from build_search import build_search_network, build_search_task
 from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
@@ -19,7 +20,7 @@ from engine.evaluator import Prepare, build_protocols
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizers, build_scheduler
 from engine.parameters import WEIGHTS
 from engine.pictures import Pictures, choose_shown
 from engine.recalibration import recalibrate_batch_norm
@@ -29,16 +30,17 @@ from engine.scores import Scores
 from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype, is_digits
+from genotype import NAMED_STEM_NORMS, Genotype, is_digits
+from network_settings import find_settings, settings_at_odds, settings_of
 from osnet_child import GENOTYPE, ChildNet, build_child
-from osnet_nas import SuperNet, build_supernet
-from search.gumbel import GumbelSearch
-from search.paths import GumbelSoftmax, temperature_at
-from utils.checkpoint import FORMAT, find_last, load_checkpoint, read_tensors
+from osnet_nas import SuperNet
+from search.uniform import UniformSearch
+from utils.checkpoint import find_last
+from utils.checkpoint_schema import load_training_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.network_file import load_network_weights, read_network_file
 from utils.run_folder import RunFolder
-from utils.torchreid_weights import load_torchreid_weights
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
     """
     identity = {"name": cfg.model.name, "width": cfg.model.width, "loss": cfg.loss.name, "num_classes": num_classes}
     if cfg.model.name == "osnet_nas":
-        return Network(build_supernet(num_classes, cfg.model.width, cfg.loss.name), identity)
+        return Network(build_search_network(cfg, num_classes), {**identity, "candidates": cfg.nas.candidates})
     genotype, stem_norm = choose_genotype(cfg)
     child = build_child(num_classes, genotype, cfg.model.width, stem_norm, cfg.loss.name)
     return Network(child, {**identity, "genotype": list(genotype.blocks), "stem_norm": stem_norm})
@@ -92,45 +94,25 @@ def load_weights(network: Network, path: str) -> None:
     """Loads weights from a checkpoint of this project or a file of Torchreid's; a classifier of another size stays.
 
     Raises:
-        UserError: the file cannot be read or is of another network.
+        UserError: the file cannot be read, is of another network (the settings that fit are named), or not whole.
     """
-    document = read_tensors_or_none(path)
-    if document is None:
-        load_torchreid_weights(network.model, path)
-        return
-    check_identity(network, document, path, ignored=("num_classes", "loss"))
-    state = document["model"]
-    own = network.model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if tensor.shape == own[name].shape}
-    if skipped := sorted(state.keys() - fitting.keys()):
-        logger.info("%s: %s of another number of identities, not loaded", path, ", ".join(skipped))
-    network.model.load_state_dict(own | fitting)
+    file = read_network_file(path)
+    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
+        raise UserError(problem)
+    load_network_weights(network.model, file)
 
 
-def read_tensors_or_none(path: str) -> dict[str, Any] | None:
-    """Returns the checkpoint if the file is one of this project's, None for a file of another kind.
-
-    Raises:
-        UserError: a checkpoint of this project that cannot be read, or no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"model.load_weights: no file {path}")
-    try:
-        document = read_tensors(path)
-    except UserError:
-        return None  # the importer knows more formats, and says what is wrong
-    return load_checkpoint(path) if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, ignored: tuple[str, ...] = ()) -> None:
+def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str) -> None:
     """Checks that a checkpoint is of this network.
 
     Raises:
         UserError: says what differs.
     """
     saved, own = checkpoint["identity"], network.identity
+    if saved.get("name") == "osnet_nas":
+        saved = {"candidates": "separate", **saved}  # a checkpoint from before there were others
     for key in sorted(saved.keys() | own.keys()):
-        if key not in ignored and saved.get(key) != own.get(key):
+        if saved.get(key) != own.get(key):
             raise UserError(
                 f"{path} is a checkpoint of another model: its {key} is {saved.get(key)}, this run's {own.get(key)}"
             )
@@ -145,15 +127,13 @@ def build_resumed(cfg: CfgNode, folder: RunFolder) -> dict[str, Any] | None:
     if not cfg.model.resume or not folder.trains:
         return None
     if cfg.model.resume == "auto":
-        found = find_last(folder.checkpoints)
+        found = find_last(folder.checkpoints, load_training_checkpoint)
         if found is None:
             return None
         path, checkpoint = found
     else:
         path = Path(cfg.model.resume)
-        checkpoint = load_checkpoint(path)
-    if "progress" not in checkpoint:
-        raise UserError(f"{path} holds a network's weights alone; start from them with model.load_weights {path}")
+        checkpoint = load_training_checkpoint(path)
     check_same_run(checkpoint["config"], cfg, path)
     if not (folder.checkpoints / "best.pt").exists():
         checkpoint["progress"]["best"] = -1.0  # what was best lies in another run's folder
@@ -259,15 +239,16 @@ def build_trainer(
     )
     trainer = Trainer(
         step=step,
-        schedulers={name: build_scheduler(cfg, optimizer) for name, optimizer in step.optimizers.items()},
+        schedulers={WEIGHTS: build_scheduler(cfg, step.optimizers[WEIGHTS])},
         batches=data.train,
+        alpha_batches=data.taught,
         runtime=runtime,
         settings=settings,
         folder=Path(cfg.data.save_dir),
         identity=network.identity,
         config=flatten(cfg),
         images=data.hash_training_images(),
-        evaluate=evaluate,
+        evaluate=None if isinstance(step.task, UniformSearch) else evaluate,  # its network is found after training
         stop=stop,
         scored_state=None if average is None else average.module.state_dict,
     )
@@ -292,7 +273,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),
         task=task,
         loss=build_loss(cfg),
-        optimizers={WEIGHTS: build_optimizer(cfg, model)},
+        optimizers=build_optimizers(cfg, model),
         prepare=build_prepare(data, runtime.device),
         runtime=runtime,
         amp=train.amp,
@@ -326,20 +307,3 @@ def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bo
         return torch.compile(wrapped) if train.compile else wrapped  # type: ignore[return-value]
 
     return wrap
-
-
-def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
-    """Builds the search from the ``nas`` settings."""
-    nas = cfg.nas
-    schedule = (nas.init_lmda, nas.min_lmda, nas.lmda_decay_step, nas.lmda_decay_rate, nas.fixed_lmda)
-    return GumbelSearch(
-        supernet,
-        relaxation=GumbelSoftmax(),
-        temperature=lambda epoch: temperature_at(epoch, *schedule),
-        repeats=nas.mc_iter,
-        seed=cfg.train.seed,
-        runtime=runtime,
-        sample_scope=nas.sample_scope,
-        block_names=BLOCK_NAMES,
-        candidate_names=CANDIDATE_NAMES,
-    )

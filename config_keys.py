@@ -1,11 +1,11 @@
 """The table of settings: each one's default, unit, meaning and range. ``default_config`` merges and checks by it."""
 
 import re
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from utils.checks import Check, at_least, between, each, each_of_any, not_empty, one_of, positive, three_between
+
 TORCHREID_NAME = re.compile(r"(osnet(?:_ibn|_ain)?)_x(1_0|0_75|0_5|0_25)")  # genotype and width
-Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
 
 
 class Key(NamedTuple):
@@ -22,63 +22,6 @@ class Key(NamedTuple):
     meaning: str
     check: Check = lambda value: ""
     is_path: bool = False
-
-
-def one_of(*allowed: object) -> Check:
-    """Allows the listed values."""
-    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
-
-
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
-
-    def check(value: float) -> str:
-        if value > 1e9:
-            return "must be at most 1,000,000,000"
-        return "" if value >= low or value == or_ else f"must be at least {low}{also}"
-
-    return check
-
-
-def positive(value: float) -> str:
-    """Allows numbers above 0 that float32 can compute with."""
-    if value <= 0:
-        return "must be greater than 0"
-    return "" if 1e-12 <= value <= 1e12 else "must lie between 1e-12 and 1e12"
-
-
-def between(low: float, high: float) -> Check:
-    """Allows values from ``low`` to ``high``."""
-    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
-
-
-def each(check: Check) -> Check:
-    """Applies a check to each entry of a list that is not empty."""
-
-    def check_list(values: Sequence[Any]) -> str:
-        return next(filter(None, map(check, values)), "") if values else "must not be empty"
-
-    return check_list
-
-
-def each_of_any(check: Check) -> Check:
-    """Applies a check to each entry of a list that may be empty."""
-    return lambda values: next(filter(None, map(check, values)), "")
-
-
-def three_between(low: float, high: float) -> Check:
-    """Allows three numbers from ``low`` to ``high``."""
-
-    def check(values: Sequence[float]) -> str:
-        return "must be three numbers" if len(values) != 3 else each_of_any(between(low, high))(values)
-
-    return check
-
-
-def not_empty(value: str) -> str:
-    """Allows any text but the empty one."""
-    return "" if value else "must not be empty"
 
 
 def network_name(value: str) -> str:
@@ -106,7 +49,10 @@ KEYS: dict[str, Key] = {
     "model.resume": Key("", "checkpoint to continue exactly; auto: the newest in data.save_dir, if there is one",
                         is_path=True),
     # architecture search
-    "nas.method": Key("gumbel", "gumbel: the paper's; design: a designed experiment", one_of("gumbel", "design")),
+    "nas.method": Key("gumbel", "gumbel: the paper's; uniform: one path per step, then all 4,096 ranked on held-out "
+                      "images; design: a designed experiment", one_of("gumbel", "uniform", "design")),
+    "nas.candidates": Key("separate", "of a super-network's blocks: separate; shared: one trunk, four tails of norms",
+                          one_of("separate", "shared")),
     "nas.design.recipe": Key("child_short.yaml", "config file by which a design trains children", not_empty,
                              is_path=True),
     "nas.design.runs": Key(32, "trainings of the orthogonal array", one_of(32, 64)),
@@ -117,14 +63,17 @@ KEYS: dict[str, Key] = {
     "nas.design.cluster": Key("", "train on a Ray cluster: auto, or its HOST:PORT; empty: on this machine"),
     "nas.design.gpus_per_run": Key(1.0, "GPUs for each training on a Ray cluster; below 1 several share one",
                                    at_least(0)),
-    "nas.mc_iter": Key(1, "steps with fresh noise on each batch", _count),
-    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start", positive),
+    "nas.mc_iter": Key(1, "steps with fresh noise or paths on each batch", _count),
+    "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start (gumbel)", positive),
     "nas.min_lmda": Key(1.0, "lowest temperature", positive),
     "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
     "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
-    "nas.sample_scope": Key("global", "path noise: one sample for all replicas, or one each",
+    "nas.sample_scope": Key("global", "noise or paths: one sample for all replicas, or one each",
                             one_of("global", "replica")),
     "nas.fixed_lmda": Key(False, "keep the temperature at nas.init_lmda"),
+    "nas.alpha_data": Key("train", "what teaches the alphas: train, or held_out cameras' images of trained people",
+                          one_of("train", "held_out")),
+    "nas.alpha_lr": Key(0.01, "learning rate of alphas that held-out images teach", positive),
     "nas.held_out": Key("none", "sources' images never trained on, which judge: none; cameras (and people); a source",
                         one_of("none", "cameras", "source")),
     "nas.num_folds": Key(4, "parts that the sources' cameras are dealt into", between(2, 15)),

@@ -273,12 +273,11 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: test.evaluate needs model.load_weights PATH")
     if cfg.model.genotype and cfg.model.name == "osnet_nas":
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
+    if cfg.model.name == "osnet_nas":
+        _check_method(cfg)
     if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
         raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
-    if cfg.nas.method == "design" and cfg.nas.held_out == "none":
-        raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
-                        "or source")  # fmt: skip
     if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
         raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
@@ -292,3 +291,31 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
     if any(s <= 0 for s in cfg.data.norm_std):
         raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
+
+
+def _check_method(cfg: CfgNode) -> None:
+    """Checks that a search's other settings go with its method.
+
+    Raises:
+        UserError: a combination that means nothing, with the reason.
+    """
+    method, test = cfg.nas.method, cfg.test
+    if cfg.nas.alpha_data == "held_out" and (cfg.nas.held_out != "cameras" or cfg.nas.method != "gumbel"):
+        raise UserError("config: nas.alpha_data held_out needs nas.method gumbel and nas.held_out cameras, whose "
+                        "images show people with a label")  # fmt: skip
+    if cfg.nas.method == "design" and cfg.nas.held_out == "none":
+        raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
+                        "or source")  # fmt: skip
+    if method == "design" and cfg.nas.candidates == "shared":
+        raise UserError("config: nas.candidates shared is a super-network's; nas.method design trains children alone")
+    if method != "uniform":
+        return
+    for is_so, reason in (
+        (cfg.nas.held_out == "none", "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
+        (cfg.train.compile, "runs another network in each step; set train.compile False"),
+        (test.evaluate, "says which network is evaluated at the end of its run; set test.evaluate False"),
+        (test.eval_freq != -1 or test.eval_epochs, "finds its network after the last epoch, so nothing can be scored "
+         "before; set test.eval_freq -1 and test.eval_epochs []"),
+    ):  # fmt: skip
+        if is_so:
+            raise UserError(f"config: nas.method uniform {reason}")

@@ -148,10 +148,14 @@ class OSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W."""
+        residual = self.norm_inside(self.branch(x))
+        return F.relu(self.norm_outside(residual + self.downsample(x)))
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Computes the residual branch up to its last norm, N×C_out×H×W: what all placements have in common."""
         y = self.reduce(x)
         scales = sum(self.gate(stream(y)) for stream in self.streams)
-        residual = self.norm_inside(self.expand(scales))
-        return F.relu(self.norm_outside(residual + self.downsample(x)))
+        return self.expand(scales)
 
 
 class Segment(NamedTuple):
@@ -160,10 +164,13 @@ class Segment(NamedTuple):
     block: nn.Module
     pool: nn.Module | None  # what mixes the channels before height and width are halved; None: no transition
 
-    def __call__(self, x: Tensor, *choice: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *choice: Tensor | int) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W, or half of H and W after a transition; ``choice`` goes to the block."""
-        y = self.block(x, *choice)
-        return y if self.pool is None else F.avg_pool2d(self.pool(y), 2)
+        return self.leave(self.block(x, *choice))
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Runs the transition, if there is one, on the block's output."""
+        return x if self.pool is None else F.avg_pool2d(self.pool(x), 2)
 
 
 class OSNetBase(nn.Module):
@@ -229,7 +236,7 @@ class OSNetBase(nn.Module):
         """Maps the last segment's output (N×C×H'×W') to features (N×512)."""
         return self.fc(F.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1))
 
-    def embed(self, images: Tensor, choices: Iterable[Sequence[Tensor]]) -> Tensor:
+    def embed(self, images: Tensor, choices: Iterable[Sequence[Tensor | int]]) -> Tensor:
         """Computes features (N×512) from images (N×3×H×W).
 
         Args:

@@ -129,7 +129,8 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
         "image_passes": trainer.image_passes,
         "peak_memory_bytes": measure_peak_memory(job.runtime),
     }
-    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs)
+    alpha_data = "train" if trainer.alpha_batches is None else "held_out"
+    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs, alpha_data)
     if job.folder.writes:
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
@@ -262,6 +263,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
+            trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
     started_from = None if checkpoint is None else checkpoint["config"].get("model.load_weights")
     experiment = experiment_identity(cfg, network.identity, started_from)

@@ -1,7 +1,7 @@
 """What every data set gives: samples in three splits, and how several sources become one training set."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +95,17 @@ def merge_sources(sources: Iterable[Sequence[Sample]]) -> list[Sample]:
         first_label += len(label_of)
         first_camid += len(camid_of)
     return merged
+
+
+def label_like(others: Mapping[str, Sequence[Sample]], sources: Mapping[str, Sequence[Sample]]) -> list[Sample]:
+    """Labels further images of the sources' people as ``merge_sources`` labels the sources'; cameras keep their ids."""
+    labelled: list[Sample] = []
+    first_label = 0
+    for position, (name, samples) in enumerate(sources.items()):
+        label_of = {pid: first_label + i for i, pid in enumerate(sorted({s.pid for s in samples}))}
+        labelled += [Sample(s.path, label_of[s.pid], s.camid, position) for s in others.get(name, ())]
+        first_label += len(label_of)
+    return labelled
 
 
 def count_identities(samples: Iterable[Sample]) -> int:

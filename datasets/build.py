@@ -19,6 +19,7 @@ from datasets.base import (
     check_training,
     count_identities,
     hash_samples,
+    label_like,
     merge_sources,
     training_samples,
 )
@@ -68,6 +69,7 @@ class Data:
         num_train_cams: Training cameras, those of different sources counted apart.
         sources: The training images of each source, by name.
         held_out: How the sources were divided, None where they were not; its tests are among the targets.
+        taught: Batches of held-out cameras' images of trained people, with their labels; None: not asked for.
     """
 
     train: TrainLoader | None
@@ -77,6 +79,7 @@ class Data:
     num_train_cams: int
     sources: Mapping[str, Sequence[Sample]]
     held_out: HeldOut | None = None
+    taught: TrainLoader | None = None
 
     def hash_training_images(self) -> str:
         """Returns what stands for the training images, their labels and their order, and for what was held out."""
@@ -143,8 +146,17 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     if held_out:
         load = _build_load(cfg, device, rank, world_size)
         targets = {name: Target(load(t.query), load(t.gallery)) for name, t in held_out.tests.items()} | targets
+    taught = None
+    if held_out and cfg.nas.alpha_data == "held_out":
+        labelled = label_like(held_out.taught, held_out.train)
+        if len(labelled) < cfg.train.batch_size:
+            raise UserError(
+                f"held-out cameras have {len(labelled)} images of trained people, less than train.batch_size "
+                f"{cfg.train.batch_size}; lower it, or nas.num_folds"
+            )
+        taught = _build_train_loader(cfg, labelled, pipeline, device, rank, world_size)
     num_cams = len({s.camid for s in samples})
-    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out)
+    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
 
 
 def build_targets(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:

@@ -1,13 +1,16 @@
 """Optimisers, learning-rate schedules, and which layers learn at which rate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
+from engine.parameters import ARCHITECTURE, WEIGHTS, architecture_parameters, named_weights
 from utils.errors import UserError
 from utils.suggest import nearest
+
+ALPHA_BETAS = (0.5, 0.999)  # a short memory: the weights that the alphas answer to change from step to step
 
 
 def check_layers(model: nn.Module, layers: Sequence[str], key: str) -> None:
@@ -23,12 +26,15 @@ def check_layers(model: nn.Module, layers: Sequence[str], key: str) -> None:
 
 
 def group_parameters(
-    model: nn.Module, lr: float, new_layers: Sequence[str] | None = None, base_lr_mult: float = 0.1
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    lr: float,
+    new_layers: Sequence[str] | None = None,
+    base_lr_mult: float = 0.1,
 ) -> list[dict[str, Any]]:
-    """Groups the parameters by learning rate.
+    """Groups parameters by learning rate.
 
     Args:
-        model: The network.
+        parameters: With their names, whose first part is the layer's.
         lr: Learning rate.
         new_layers: Layers that learn at ``lr`` while all others learn at ``base_lr_mult * lr``; None: all at ``lr``.
         base_lr_mult: Factor for the others.
@@ -36,16 +42,35 @@ def group_parameters(
     Returns:
         Parameter groups for an optimiser.
     """
+    named = list(parameters)
     if new_layers is None:
-        return [{"params": list(model.parameters()), "lr": lr}]
-    new = [p for name, p in model.named_parameters() if name.split(".")[0] in new_layers]
-    base = [p for name, p in model.named_parameters() if name.split(".")[0] not in new_layers]
+        return [{"params": [p for _, p in named], "lr": lr}]
+    new = [p for name, p in named if name.split(".")[0] in new_layers]
+    base = [p for name, p in named if name.split(".")[0] not in new_layers]
     groups = [{"params": base, "lr": base_lr_mult * lr}, {"params": new, "lr": lr}]
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(cfg: Any, model: nn.Module) -> optim.Optimizer:
-    """Builds the optimiser of the ``train`` settings over all parameters of the model, alphas included.
+def build_optimizers(cfg: Any, model: nn.Module) -> dict[str, optim.Optimizer]:
+    """Builds the optimisers by name: the weights', and the alphas' where held-out images teach them.
+
+    The alphas' is Adam without weight decay, which would draw all of them towards each other. Else the weights' is over
+    both, as in the paper.
+
+    Raises:
+        UserError: a setting names a layer that the network lacks.
+    """
+    alphas = architecture_parameters(model)
+    if not alphas or cfg.nas.alpha_data == "train":
+        return {WEIGHTS: build_optimizer(cfg, model, model.named_parameters())}
+    return {
+        WEIGHTS: build_optimizer(cfg, model, named_weights(model)),
+        ARCHITECTURE: optim.Adam(alphas, lr=cfg.nas.alpha_lr, betas=ALPHA_BETAS),
+    }
+
+
+def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> optim.Optimizer:
+    """Builds the optimiser of the ``train`` settings over named parameters of the model.
 
     Raises:
         UserError: ``train.new_layers`` or ``train.open_layers`` names a layer that the network lacks.
@@ -55,7 +80,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> optim.Optimizer:
         check_layers(model, train.open_layers, "train.open_layers")
     if train.staged_lr:
         check_layers(model, train.new_layers, "train.new_layers")
-    groups = group_parameters(model, train.lr, train.new_layers if train.staged_lr else None, train.base_lr_mult)
+    groups = group_parameters(parameters, train.lr, train.new_layers if train.staged_lr else None, train.base_lr_mult)
     decay = train.weight_decay
     match train.optim:
         case "adam" | "amsgrad":

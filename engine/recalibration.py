@@ -20,7 +20,7 @@ def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
     Returns:
         Number of batches.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = find_batch_norms(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -34,3 +34,8 @@ def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
         norm.momentum = momentum
     network.eval()
     return num_batches
+
+
+def find_batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Lists a network's batch norms."""
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

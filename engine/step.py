@@ -1,7 +1,8 @@
 """One training step: forward, loss, backward, checks, clipping, optimisers. The loop around it is in ``trainer``."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.evaluator import Prepare
 from engine.losses import Loss
-from engine.parameters import freeze_all_but, unfreeze
+from engine.parameters import WEIGHTS, freeze_all_but, unfreeze
 from engine.safety import GradientCheck, NotFiniteError, update_scale
 from engine.task import Stopwatch, Task
 from utils.distributed import Runtime
@@ -36,7 +37,7 @@ class TrainStep:
         wrap: Makes the model as it is called (in mixed precision, parallel, compiled); again when other layers learn.
         task: What is particular to search or child training.
         loss: Of what the task's forward pass gives, and labels.
-        optimizers: By the name of what they let learn; together over all parameters.
+        optimizers: By the name of what they let learn; together over all parameters, each in one of them.
         prepare: Makes images on the device from a batch.
         runtime: Device and processes.
         amp: ``off``, ``bf16`` or ``fp16``.
@@ -70,40 +71,47 @@ class TrainStep:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self._network = model
         self._open: Sequence[str] | None = ()  # layers that learn, None: all; (): the model is not wrapped yet
-        self._gradients = GradientCheck(STEPS_CHECKED, quiet=not runtime.is_main)
+        self._gradients: dict[str, GradientCheck] = {}
 
     @property
     def ran_before(self) -> bool:
         """Whether a step with the layers that learn now was done."""
-        return self._gradients.num_done > 0
+        return any(check.num_done > 0 for check in self._gradients.values())
 
     def open_layers(self, names: Sequence[str] | None) -> None:
         """Lets only the model's direct children of these names learn; None: all of them."""
         unfreeze(self.model) if names is None else freeze_all_but(self.model, names)
         if names != self._open:
             self._network, self._open = self.wrap(), names
-            self._gradients = GradientCheck(STEPS_CHECKED, quiet=not self.runtime.is_main)
+            self._gradients = {
+                name: GradientCheck(STEPS_CHECKED, quiet=not self.runtime.is_main) for name in self.optimizers
+            }
 
-    def run(self, batch: Any, watch: Stopwatch) -> StepResult:
-        """Does one step on one batch; ``watch`` books where the time goes.
+    def run(self, batch: Any, watch: Stopwatch, learning: str = WEIGHTS) -> StepResult:
+        """Does one step on one batch.
+
+        Args:
+            batch: Images and labels.
+            watch: Books where the time goes.
+            learning: Name of the optimiser that steps; parameters of the others keep their values.
 
         Raises:
             NotFiniteError: the loss or a gradient is not finite, in any process; nothing was learnt.
             RuntimeError: a gradient misses a parameter that it must reach, which is a defect.
         """
         labels = batch.pids.to(self.runtime.device, non_blocking=True)
-        output = self.task.forward(self._network, self.prepare(batch))
-        loss = self.loss(output, labels)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        with self._holding_others(learning):
+            output = self.task.forward(self._network, self.prepare(batch), learning)
+            loss = self.loss(output, labels)
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
         logits = output[0] if isinstance(output, tuple) else output
         num_correct = (logits.detach().argmax(dim=1) == labels).sum()
         value, correct = torch.stack([loss.detach().double(), num_correct.double()]).tolist()  # one wait for the device
         watch.lap("forward, backward")
-        self._check_and_clip(value)
-        for optimizer in self.optimizers.values():
-            self.scaler.step(optimizer)
+        self._check_and_clip(value, learning)
+        self.scaler.step(self.optimizers[learning])
         update_scale(self.scaler, self.runtime)
         self.task.after_step()
         if self.average is not None:
@@ -111,13 +119,30 @@ class TrainStep:
         watch.lap("optimiser")
         return StepResult(value, int(correct), len(labels))
 
-    def _check_and_clip(self, loss: float) -> None:
+    @contextlib.contextmanager
+    def _holding_others(self, learning: str) -> Iterator[None]:
+        """Inside of it parameters of other optimisers take no gradients: those would be computed for nothing."""
+        others = self._others_parameters(learning)
+        held = [p for p in self.model.parameters() if p.requires_grad and id(p) in others]
+        for parameter in held:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in held:
+                parameter.requires_grad_(True)
+
+    def _others_parameters(self, learning: str) -> set[int]:
+        """Returns the ids of the parameters that other optimisers let learn."""
+        others = (optimizer for name, optimizer in self.optimizers.items() if name != learning)
+        return {id(p) for optimizer in others for group in optimizer.param_groups for p in group["params"]}
+
+    def _check_and_clip(self, loss: float, learning: str) -> None:
         """Stops at values that are not finite, clips gradients, checks in the first steps that they reach all.
 
         Under fp16 gradients may overflow: the scaler then leaves the step out and lowers its scale.
         """
-        for optimizer in self.optimizers.values():
-            self.scaler.unscale_(optimizer)
+        self.scaler.unscale_(self.optimizers[learning])
         norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
         finite = math.isfinite(loss) and (may_overflow or math.isfinite(float(norm)))
@@ -125,7 +150,10 @@ class TrainStep:
             raise NotFiniteError(loss, float(norm))
         if self.clip_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_grad_norm, norm)
-        self._gradients.look(self.model, self.task.must_learn)
+        if learning in self._gradients:
+            others = self._others_parameters(learning)
+            names = {name for name, p in self.model.named_parameters() if id(p) not in others}
+            self._gradients[learning].look(self.model, lambda name: name in names and self.task.must_learn(name))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that continuing exactly needs, as tensors and plain values."""

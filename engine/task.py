@@ -20,8 +20,8 @@ class Task:
         """Whether the step that was just run must have given the parameter of this name a gradient, if it learns."""
         return True
 
-    def forward(self, network: nn.Module, images: Tensor) -> Any:
-        """Returns what the loss takes, from images (N, 3, H, W)."""
+    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
+        """Returns what the loss takes, from images (N, 3, H, W); ``learning`` names the optimiser that will step."""
         return network(images)
 
     def start_epoch(self, epoch: int) -> None:

@@ -7,6 +7,7 @@ uninterrupted run would have.
 
 import contextlib
 import functools
+import itertools
 import logging
 import time
 import warnings
@@ -21,11 +22,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from engine.history import History
 from engine.interrupt import StopRequest
 from engine.memory import advise_batch_size, describe_memory
+from engine.parameters import ARCHITECTURE, WEIGHTS
 from engine.safety import NotFiniteError, explain_faults, report_bad_step
 from engine.scores import Scores, format_scores
 from engine.step import TrainStep
 from engine.task import Progress, Stopwatch, TrainBatches, TrainSettings
 from utils.checkpoint import save_checkpoint, save_last
+from utils.checkpoint_schema import check_fits_run
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
@@ -42,6 +45,7 @@ class Trainer:
         step: What happens with one batch; holds the model and its optimisers.
         schedulers: By the optimisers' names; each steps once per epoch.
         batches: Training batches.
+        alpha_batches: Held-out batches that teach the alphas, one after each training batch; None: the same teach both.
         runtime: Device and processes.
         settings: Numbers that steer the loop.
         folder: The run's folder; checkpoints go to ``checkpoints/`` below it.
@@ -59,6 +63,7 @@ class Trainer:
         step: TrainStep,
         schedulers: Mapping[str, LRScheduler],
         batches: TrainBatches,
+        alpha_batches: TrainBatches | None = None,
         runtime: Runtime,
         settings: TrainSettings,
         folder: Path,
@@ -70,7 +75,8 @@ class Trainer:
         scored_state: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.step, self.task, self.schedulers = step, step.task, dict(schedulers)
-        self.batches, self.runtime, self.settings = batches, runtime, settings
+        self.batches, self.alpha_batches = batches, alpha_batches
+        self.runtime, self.settings = runtime, settings
         self.folder, self.identity, self.config, self.images = folder, dict(identity), dict(config), images
         self.stop, self.evaluate, self.scored_state = stop, evaluate, scored_state
         self.progress = Progress()
@@ -88,7 +94,7 @@ class Trainer:
     def image_passes(self) -> int:
         """How many images have passed forward and backward so far, over all processes; repeats count."""
         per_batch = self.settings.batch_size * self.task.repeats
-        return self._count_steps() * per_batch
+        return self._count_steps() * per_batch * (1 if self.alpha_batches is None else 2)
 
     def fit(self) -> dict[str, Scores]:
         """Trains to the last epoch and returns the scores of the final evaluation ({} without one).
@@ -125,16 +131,31 @@ class Trainer:
         self.task.start_epoch(epoch)
         self.watch = Stopwatch()
         first = self.progress.batch
-        with contextlib.closing(self.batches.batches(epoch, first)) as batches:  # type: ignore[type-var]
+        with (
+            contextlib.closing(self.batches.batches(epoch, first)) as batches,  # type: ignore[type-var]
+            contextlib.closing(self._iterate_alpha_batches()) as alpha_batches,  # type: ignore[type-var]
+        ):
             indices = range(first, len(self.batches))
             for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
                 self._learn(self._next_batch(batches))
+                if self.alpha_batches is not None:
+                    self._learn(self._next_batch(alpha_batches), ARCHITECTURE)
                 self.progress.batch = index + 1
                 if (index + 1) % self.settings.print_freq == 0 or index + 1 == len(self.batches):
                     self._log_step(epoch, index + 1 - first)
 
-    def _learn(self, batch: Any) -> None:
-        """Takes the steps on one batch and adds up what they found.
+    def _iterate_alpha_batches(self) -> Iterator[Any]:
+        """Yields held-out batches from where the run is, epoch after epoch of them; nothing where there are none."""
+        if self.alpha_batches is None:
+            return
+        epoch, first = divmod(self._count_steps(), len(self.alpha_batches))
+        for number in itertools.count(epoch):
+            with contextlib.closing(self.alpha_batches.batches(number, first)) as batches:  # type: ignore[type-var]
+                yield from batches
+            first = 0
+
+    def _learn(self, batch: Any, learning: str = WEIGHTS) -> None:
+        """Takes the steps on one batch; adds up what training batches gave.
 
         Raises:
             UserError: a loss or gradient that is not finite, or too little memory.
@@ -143,10 +164,13 @@ class Trainer:
         for _ in range(self.task.repeats):
             try:
                 with explain_faults(self.runtime, functools.partial(advise, self.step.ran_before)):
-                    loss, num_correct, num_images = self.step.run(batch, self.watch)
+                    loss, num_correct, num_images = self.step.run(batch, self.watch, learning)
             except NotFiniteError as error:
-                files = [str(self.batches.samples[i].path) for i in batch.indices.tolist()]
+                source = self.batches if learning == WEIGHTS or self.alpha_batches is None else self.alpha_batches
+                files = [str(source.samples[i].path) for i in batch.indices.tolist()]
                 report_bad_step(error, self.folder, self.runtime, files, self.state())
+            if learning != WEIGHTS:
+                continue
             self.progress.loss_sum += loss
             self.progress.num_correct += num_correct
             self.progress.num_seen += num_images
@@ -270,6 +294,22 @@ class Trainer:
             "random": capture_random_states(),
             **self.step.state_dict(),
         }
+
+    def check_state(self, state: Mapping[str, Any], origin: str) -> None:
+        """Checks that ``load_state`` can restore a checkpoint of sound form; ``origin`` names it in messages.
+
+        Raises:
+            UserError: names the first part that does not fit this run.
+        """
+        average = {} if self.step.average is None else {"average": self.step.average}
+        check_fits_run(
+            state,
+            origin,
+            modules={"model": self.step.model, **average},
+            optimizers=self.step.optimizers,
+            task=self.task.state_dict(),
+            num_batches=len(self.batches) if state["images"] == self.images else None,
+        )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""

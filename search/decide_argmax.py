@@ -11,13 +11,16 @@ from search.answer import Answer, BlockAnswer
 from search.paths import GumbelSoftmax, compute_margins
 
 DECIDED_ABOVE = 0.5  # a candidate that is more probable than all others together
-CAUTION = (
-    "One search has no error of its own: repeat it with other seeds and compare them (python -m tools.agreement).",
-    "The probabilities were learnt on the people and cameras that the weights were learnt on.",
+NO_ERROR = (
+    "One search has no error of its own: repeat it with other seeds and compare them (python -m tools.agreement)."
 )
+TAUGHT_BY = {
+    "train": "The probabilities were learnt on the people and cameras that the weights were learnt on.",
+    "held_out": "The probabilities were learnt on cameras that the weights never saw, but on the same people.",
+}
 
 
-def decide_argmax(alphas: Tensor, genotype: Genotype, costs: Mapping[str, float]) -> Answer:
+def decide_argmax(alphas: Tensor, genotype: Genotype, costs: Mapping[str, float], alpha_data: str) -> Answer:
     """Makes the answer of a search by its architecture parameters.
 
     A block is called decided where one candidate is more probable than all others together.
@@ -26,6 +29,7 @@ def decide_argmax(alphas: Tensor, genotype: Genotype, costs: Mapping[str, float]
         alphas: Architecture parameters, (6, 4).
         genotype: The most probable candidates.
         costs: See ``Answer``.
+        alpha_data: What taught the alphas, the setting ``nas.alpha_data``.
     """
     probabilities = GumbelSoftmax().probabilities(alphas.double())
     margins = compute_margins(probabilities)
@@ -43,7 +47,7 @@ def decide_argmax(alphas: Tensor, genotype: Genotype, costs: Mapping[str, float]
         score_name="log probability of all six candidates together",
         not_worse=[],
         costs=costs,
-        caution=CAUTION,
+        caution=[NO_ERROR, TAUGHT_BY[alpha_data]],
         details={
             "alphas": alphas.tolist(),
             "probabilities": probabilities.tolist(),

@@ -39,6 +39,7 @@ class GumbelSearch(Task):
         sample_scope: ``global``: all replicas run the same sample; ``replica``: each its own.
         block_names: Names of the L blocks.
         candidate_names: Names of the K candidates.
+        reaches_all: Whether each step gives weights and alphas gradients; not where held-out images teach the alphas.
     """
 
     kind = "search"
@@ -56,11 +57,13 @@ class GumbelSearch(Task):
         sample_scope: str,
         block_names: Sequence[str],
         candidate_names: Sequence[str],
+        reaches_all: bool = True,
     ) -> None:
         self.supernet, self.relaxation = supernet, relaxation
         self.temperature_of, self.repeats = temperature, repeats
         self.runtime, self.sample_scope = runtime, sample_scope
         self.block_names, self.candidate_names = block_names, candidate_names
+        self.reaches_all = reaches_all
         self.generator = Generator().manual_seed(seed)
         self.temperature = temperature(0)
         self._reached: Tensor | None = None  # (L, K) bool: which alphas had a gradient in this epoch; None: no step
@@ -68,7 +71,7 @@ class GumbelSearch(Task):
         self._steps_checked = 0
         self._drawn: Tensor | None = None  # (L, K) bool: which alphas' gradients the last weights let through
 
-    def forward(self, network: nn.Module, images: Tensor) -> Any:
+    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
         """Runs the super-network with freshly drawn path weights."""
         return network(images, self.draw())
 

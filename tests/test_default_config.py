@@ -138,6 +138,33 @@ def test_wrong_setting_is_told_in_one_short_line(name, value, told):
     assert len(str(caught.value)) < 400
 
 
+UNIFORM = {"nas.method": "uniform", "nas.held_out": "cameras"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"nas.method": "uniform"}, "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
+        ({**UNIFORM, "train.compile": True}, "runs another network in each step; set train.compile False"),
+        ({**UNIFORM, "test.evaluate": True, "model.load_weights": "x.pt"}, "set test.evaluate False"),
+        ({**UNIFORM, "test.eval_freq": 5}, "set test.eval_freq -1 and test.eval_epochs []"),
+        ({**UNIFORM, "test.eval_epochs": [5]}, "set test.eval_freq -1 and test.eval_epochs []"),
+        ({**UNIFORM, "nas.method": "design", "nas.candidates": "shared"}, "nas.method design trains children alone"),
+        ({"nas.method": "darts"}, "allowed are gumbel, uniform, design"),
+        ({"nas.candidates": "tied"}, "allowed are separate, shared"),
+    ],
+)  # fmt: skip
+def test_method_that_does_not_go_with_other_settings_is_told_in_one_line(settings, told):
+    with pytest.raises(UserError) as caught:
+        load_config([], settings)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_method_of_a_search_is_nothing_to_a_child():
+    load_config([], {"model.name": "osnet_child", "nas.method": "uniform", "test.eval_freq": 5})
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -155,8 +155,8 @@ def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_pa
 
 def test_checkpoint_is_read_once(run_main, monkeypatch):
     assert run_main("train.max_epoch", 1) == 0
-    read, paths = checkpoint.read_tensors, []
-    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: paths.append(path) or read(path))
+    read, paths = checkpoint.read_torch_file, []
+    monkeypatch.setattr(checkpoint, "read_torch_file", lambda path: paths.append(path) or read(path))
     assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
     assert len(paths) == 1
 

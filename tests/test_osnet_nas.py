@@ -200,27 +200,12 @@ def test_no_norm_has_scale_or_shift() -> None:
     assert not [name for name in names if "norm" in name or name.startswith("fc.1.")]
 
 
-@pytest.mark.parametrize("width", [1.0, 0.75, 0.5, 0.25])
-def test_shapes(width: float) -> None:
-    model = build_supernet(7, width)
-    path_weights = sample_path_weights(model.alphas, 1.0, seeded(0)).detach()
-    images = draw_images().float()[:, :, :48, :16]
-    with torch.no_grad():
-        logits = model.train()(images, path_weights)
-        features = model.eval()(images, path_weights)
-    assert logits.shape == (2, 7)
-    assert features.shape == (2, 512)
-    assert torch.isfinite(logits).all() and torch.isfinite(features).all() and (features >= 0).all()
-
-
-def test_forward_is_a_pure_function_of_its_arguments() -> None:
+def test_alphas_act_through_the_path_weights_alone() -> None:
     model = build_supernet(3, width=0.25).eval()
     images, path_weights = draw_images().float(), sample_path_weights(model.alphas, 1.0, seeded(0)).detach()
-    state = torch.get_rng_state()
     first = model(images, path_weights)
-    assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
-        model.alphas.fill_(9.0)  # act through the path weights alone
+        model.alphas.fill_(9.0)
     assert torch.equal(model(images, path_weights), first)
 
 
@@ -251,21 +236,6 @@ def test_triplet_loss_takes_logits_and_features() -> None:
 def test_mistakes_are_told(arguments: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_supernet(3, **arguments)
-
-
-def test_every_parameter_gets_a_gradient() -> None:
-    torch.manual_seed(0)
-    model = build_supernet(5, width=0.25).double().train()
-    for name, parameter in model.named_parameters():
-        if name.endswith("gate.fc1.weight"):  # one or two hidden units at this width: keep them awake
-            parameter.data.abs_()
-    path_weights = sample_path_weights(model.alphas, 5.0, seeded(1))
-    F.cross_entropy(model(draw_images(batch=6), path_weights), torch.arange(6) % 5).backward()
-    for name, parameter in model.named_parameters():
-        gradient = parameter.grad
-        assert gradient is not None, name
-        assert torch.isfinite(gradient).all(), name
-        assert gradient.abs().max() > 0, name
 
 
 def test_path_of_weight_zero_gets_no_gradient_but_its_statistics_move() -> None:

@@ -115,7 +115,9 @@ def _read_node(events: Iterator[yaml.Event], event: yaml.Event, depth: int) -> A
     if isinstance(event, yaml.ScalarEvent):
         return None if event.implicit[0] and event.value in _NULL else event.value
     if isinstance(event, yaml.AliasEvent):
-        raise UserError(f", line {line}: *{str(event.anchor)[:40]} stands for another part of the file; write that part out")
+        raise UserError(
+            f", line {line}: *{str(event.anchor)[:40]} stands for another part of the file; write that part out"
+        )
     if depth == _MAX_DEPTH:
         raise UserError(f", line {line}: more than {_MAX_DEPTH} groups or lists inside of each other")
     if isinstance(event, yaml.SequenceStartEvent):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from default_config import load_config
-from engine.optim import build_optimizer, build_scheduler, group_parameters
+from engine.optim import build_optimizers, build_scheduler, group_parameters
 from engine.parameters import freeze_all_but, unfreeze
 from utils.errors import UserError
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 def rates(settings, epochs):
     """The learning rate of every epoch, of the last group."""
     cfg = load_config(overrides={"train.lr": 0.1, "train.optim": "sgd", **settings})
-    optimizer = build_optimizer(cfg, Net())
+    optimizer = build_optimizers(cfg, Net())["weights"]
     scheduler = build_scheduler(cfg, optimizer)
     values = []
     for _ in range(epochs):
@@ -53,23 +53,39 @@ def test_cosine_is_its_closed_form():
 
 def test_groups_hold_every_parameter_once():
     net = Net()
-    base, new = group_parameters(net, 0.2, ["classifier", "alphas"], 0.1)
+    base, new = group_parameters(net.named_parameters(), 0.2, ["classifier", "alphas"], 0.1)
     assert (base["lr"], new["lr"]) == (pytest.approx(0.02), 0.2)
     assert {id(p) for p in new["params"]} == {id(net.alphas), id(net.classifier.weight), id(net.classifier.bias)}
     everything = [id(p) for group in (base, new) for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in net.parameters())
-    assert len(group_parameters(net, 0.2)) == 1
-    assert len(group_parameters(net, 0.2, ["body", "classifier", "alphas"])) == 1
+    assert len(group_parameters(net.named_parameters(), 0.2)) == 1
+    assert len(group_parameters(net.named_parameters(), 0.2, ["body", "classifier", "alphas"])) == 1
 
 
 def test_staged_rates_both_follow_the_schedule():
     cfg = load_config(overrides={"train.staged_lr": True, "train.base_lr_mult": 0.5, "train.lr_scheduler": "cosine",
                                  "train.max_epoch": 2, "train.lr": 0.1})  # fmt: skip
-    optimizer = build_optimizer(cfg, Net())
+    optimizer = build_optimizers(cfg, Net())["weights"]
     scheduler = build_scheduler(cfg, optimizer)
     optimizer.step()
     scheduler.step()
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.025, 0.05])
+
+
+def test_alphas_that_held_out_images_teach_have_an_optimiser_of_their_own():
+    settings = {
+        "nas.held_out": "cameras",
+        "nas.alpha_data": "held_out",
+        "nas.alpha_lr": 0.02,
+        "train.weight_decay": 0.1,
+    }
+    net = Net()
+    optimizers = build_optimizers(load_config(overrides=settings), net)
+    assert list(optimizers) == ["weights", "alphas"]
+    (group,) = optimizers["alphas"].param_groups
+    assert group["params"] == [net.alphas]
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0)
+    assert all(p is not net.alphas for g in optimizers["weights"].param_groups for p in g["params"])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +96,7 @@ def test_staged_rates_both_follow_the_schedule():
 def test_optimisers_take_their_settings(name, kind, amsgrad):
     words = {"train.optim": name, "train.weight_decay": 0.01, "sgd.momentum": 0.8, "sgd.nesterov": True,
              "rmsprop.alpha": 0.9, "adam.beta1": 0.7, "adam.beta2": 0.8}  # fmt: skip
-    group = (optimizer := build_optimizer(load_config(overrides=words), Net())).param_groups[0]
+    group = (optimizer := build_optimizers(load_config(overrides=words), Net())["weights"]).param_groups[0]
     assert type(optimizer).__name__ == kind
     assert group["weight_decay"] == 0.01
     expected = {"SGD": {"momentum": 0.8, "nesterov": True}, "RMSprop": {"momentum": 0.8, "alpha": 0.9}}
@@ -114,7 +130,7 @@ def test_only_open_layers_learn_and_the_others_keep_their_statistics():
 )
 def test_unknown_layers_are_told(settings, told):
     with pytest.raises(UserError, match=told):
-        build_optimizer(load_config(overrides=settings), Net())
+        build_optimizers(load_config(overrides=settings), Net())
 
 
 def test_wrong_steps_are_told():

@@ -2,7 +2,6 @@
 
 import errno
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from engine.scores import Scores
 from engine.step import TrainStep
 from engine.task import Stopwatch, Task, TrainSettings
 from engine.trainer import Trainer
+from tests.toy_batches import Batches
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Runtime
@@ -32,26 +32,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.body(x).relu())
-
-
-class Batches:
-    """Five batches per epoch; a hook sees where the pass is."""
-
-    samples = tuple(SimpleNamespace(path=f"{i}.jpg") for i in range(20))
-
-    def __init__(self, hook=lambda epoch, number: None):
-        self.hook = hook
-
-    def __len__(self):
-        return 5
-
-    def batches(self, epoch, first_batch=0):
-        for number in range(first_batch, 5):
-            self.hook(epoch, number)
-            generator = torch.Generator().manual_seed(100 * epoch + number)
-            indices = torch.arange(4) + 4 * number
-            images = torch.randn(4, 4, generator=generator)
-            yield SimpleNamespace(images=images, pids=indices % 3, indices=indices)
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""The decision by a ranking of all sub-networks: what each candidate is worth in each block, and how sure that is.
+
+Every sub-network was scored on the same queries, so chance is in who was held out: people are drawn anew, with all
+their queries, again and again (a bootstrap), and each time all sub-networks are compared on those drawn. That says how
+far the order would change with other people; it says nothing of how well a shared network's weights stand for those of
+networks trained alone. Draws of few people spread too little; they are stretched as Student's distribution is wider
+than the normal one.
+
+Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 6; Hsu, "Multiple Comparisons" (1996).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+
+NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
+LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
+PAIR_LEVEL = LEVEL / (NUM_BLOCKS * (NUM_CANDIDATES - 1)) / 2  # of one comparison; / 2: either of a pair could be ahead
+NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
+NUM_DRAWS = 10_000
+NUM_DRAWS_OF_ALL = 2_000  # of those, for what compares single sub-networks
+
+
+@dataclass(frozen=True)
+class BlockMarginals:
+    """One block's candidates, each by the mean over the 1,024 sub-networks that have it.
+
+    Attributes:
+        values: By how much that mean is above the mean of all 4,096, (4,), in mAP.
+        low: Lower ends of the values' 95 % intervals.
+        high: Upper ends.
+        best: The candidate with the highest value, 0–3.
+        share_beaten: In what share of draws the best beats each candidate, (4,); 1 for itself.
+        is_decided: Whether it beats each of the others in all but a share of ``PAIR_LEVEL``: at ``LEVEL`` over all
+            blocks' comparisons together.
+        chosen: The best where it is decided; else, of those that it does not beat so, the one with the fewest IN.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    best: int
+    share_beaten: np.ndarray
+    is_decided: bool
+    chosen: int
+
+
+@dataclass(frozen=True)
+class RankingDecision:
+    """What a ranking says.
+
+    Attributes:
+        digits: The answer: ``composed`` if that is not significantly worse than the best of all, else the best.
+        blocks: The six blocks.
+        composed: The genotype of the blocks' chosen candidates.
+        best: The genotype with the highest score.
+        not_worse: Numbers of the genotypes that are not significantly worse than the best, ascending.
+        num_people: Whom the queries show.
+    """
+
+    digits: str
+    blocks: tuple[BlockMarginals, ...]
+    composed: str
+    best: str
+    not_worse: np.ndarray
+    num_people: int
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether the answer follows from the blocks one by one; if not, blocks interact."""
+        return self.digits == self.composed
+
+
+def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, seed: int = 0) -> RankingDecision:
+    """Decides block by block, and makes sure that what comes of it is one of the good sub-networks.
+
+    A block by block answer can miss where blocks interact. So where the composed genotype is significantly worse than
+    the best of the 4,096, the best is the answer.
+
+    Args:
+        average_precision: Of each sub-network and query, (4096, Q), without NaN.
+        query_pids: (Q,): whom each query shows.
+        seed: Of the draws of people.
+    """
+    sums, weights = _draw_people(average_precision, query_pids, seed)
+    scores = average_precision.mean(axis=1, dtype=np.float64)
+    blocks = tuple(
+        _judge_block(_average_by_candidate(scores[:, None], block)[:, 0],
+                     weights @ _average_by_candidate(sums, block).T, sums.shape[1])
+        for block in range(NUM_BLOCKS)
+    )  # fmt: skip
+    not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
+    composed = "".join(str(block.chosen) for block in blocks)
+    best = np.base_repr(int(scores.argmax()), NUM_CANDIDATES).zfill(NUM_BLOCKS)
+    is_good = int(composed, NUM_CANDIDATES) in not_worse
+    return RankingDecision(
+        digits=composed if is_good else best,
+        blocks=blocks,
+        composed=composed,
+        best=best,
+        not_worse=not_worse,
+        num_people=sums.shape[1],
+    )
+
+
+def _draw_people(average_precision: np.ndarray, query_pids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws people with replacement.
+
+    Returns:
+        Each sub-network's sum over the queries of each person, (4096, P); and weights of the people in each draw,
+        (``NUM_DRAWS``, P), by which those sums give mean average precisions.
+    """
+    people, index = np.unique(query_pids, return_inverse=True)
+    membership = np.zeros((len(query_pids), len(people)))
+    membership[np.arange(len(query_pids)), index] = 1
+    counts = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), NUM_DRAWS)
+    return average_precision @ membership, counts / (counts @ membership.sum(axis=0))[:, None]
+
+
+def _average_by_candidate(values: np.ndarray, block: int) -> np.ndarray:
+    """Averages the rows of all sub-networks, (4096, n), over those that have each candidate of a block: (4, n)."""
+    grid = values.reshape(*[NUM_CANDIDATES] * NUM_BLOCKS, -1)
+    return grid.mean(axis=tuple(axis for axis in range(NUM_BLOCKS) if axis != block))
+
+
+def _judge_block(means: np.ndarray, drawn: np.ndarray, num_people: int) -> BlockMarginals:
+    """Judges candidates by their means (4,) and those of each draw of so many people (draws, 4)."""
+    best, values = int(means.argmax()), means - means.mean()
+    deviations = drawn - drawn.mean(axis=1, keepdims=True) - values
+    stretched = values + deviations * _compute_stretch(num_people, PAIR_LEVEL)
+    share_beaten = (stretched[:, [best]] > stretched).mean(axis=0)
+    share_beaten[best] = 1
+    close = [k for k in range(NUM_CANDIDATES) if share_beaten[k] < 1 - PAIR_LEVEL or k == best]
+    reach = _compute_stretch(num_people, LEVEL / 2) * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    low, high = values + reach
+    return BlockMarginals(
+        values=values,
+        low=low,
+        high=high,
+        best=best,
+        share_beaten=share_beaten,
+        is_decided=len(close) == 1,
+        chosen=min(close, key=lambda k: (NUM_INS[k], -means[k])),
+    )
+
+
+def _find_not_worse(scores: np.ndarray, drawn: np.ndarray, num_people: int) -> np.ndarray:
+    """Finds the sub-networks whose lag behind the best is within what 4,095 comparisons may show by chance.
+
+    Args:
+        scores: (4096,).
+        drawn: The same of each draw, (draws, 4096).
+        num_people: In a draw.
+    """
+    best = int(scores.argmax())
+    lags, drawn_lags = scores[best] - scores, drawn[:, [best]] - drawn
+    errors = drawn_lags.std(axis=0)
+    differs = errors > 0
+    largest = ((drawn_lags - lags)[:, differs] / errors[differs]).max(axis=1, initial=0)
+    limit = np.quantile(largest, 1 - LEVEL) * _compute_stretch(num_people, LEVEL)
+    return np.flatnonzero(lags <= limit * errors)
+
+
+def _compute_stretch(num_people: int, level: float) -> float:
+    """Computes by how much the means of so many people spread wider than their draws, where a share ``level`` ends."""
+    widening = stats.t.ppf(1 - level, num_people - 1) / stats.norm.ppf(1 - level)
+    return float(widening * (num_people / (num_people - 1)) ** 0.5)

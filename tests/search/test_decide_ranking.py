@@ -1,0 +1,124 @@
+"""The decision by a ranking: against plain loops, on simulated scores of known truth, and where blocks interact."""
+
+import numpy as np
+import pytest
+
+from search import decide_ranking as module
+from search.decide_ranking import decide_by_ranking
+
+GRID = np.array(list(np.ndindex(*[4] * 6)))
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    monkeypatch.setattr(module, "NUM_DRAWS", 4000)
+    monkeypatch.setattr(module, "NUM_DRAWS_OF_ALL", 200)
+
+
+def simulate(rng, num_people, effects=0.0, spread=0.05, queries_each=1):
+    """Average precisions (4096, Q) whose blocks add up: effects (6, 4) of the mean, others for each person."""
+    of_person = np.asarray(effects)[..., None] + rng.normal(0, spread, (6, 4, num_people))
+    ap = 0.5 + rng.normal(0, 0.2, num_people) + sum(of_person[b][GRID[:, b]] for b in range(6))
+    return np.repeat(ap, queries_each, axis=1), np.repeat(np.arange(num_people) + 7, queries_each)
+
+
+def number_of(digits):
+    return int(digits, 4)
+
+
+def test_values_are_the_means_of_the_sub_networks_with_a_candidate():
+    rng = np.random.default_rng(0)
+    ap = rng.random((4096, 12))
+    decision = decide_by_ranking(ap, np.arange(12) // 2)
+    scores = ap.mean(axis=1)
+    for b, block in enumerate(decision.blocks):
+        for k in range(4):
+            rows = [i for i in range(4096) if int(np.base_repr(i, 4).zfill(6)[b]) == k]
+            assert len(rows) == 1024
+            assert block.values[k] == pytest.approx(scores[rows].mean() - scores.mean(), abs=1e-12)
+        assert (block.low < block.values).all() and (block.values < block.high).all()
+    assert number_of(decision.best) == scores.argmax()
+    assert decision.num_people == 6
+
+
+def test_people_are_drawn_with_all_their_queries():
+    """Twice as many queries of each person, all alike, tell nothing more."""
+    once = decide_by_ranking(*simulate(np.random.default_rng(1), 20))
+    twice = decide_by_ranking(*simulate(np.random.default_rng(1), 20, queries_each=2))
+    for a, b in zip(once.blocks, twice.blocks, strict=True):
+        np.testing.assert_allclose(a.low, b.low, atol=1e-12)
+        np.testing.assert_allclose(a.share_beaten, b.share_beaten)
+    assert once.not_worse.tolist() == twice.not_worse.tolist()
+
+
+def test_clear_effects_are_decided():
+    effects = np.zeros((6, 4))
+    wanted = [2, 0, 1, 3, 1, 0]
+    effects[range(6), wanted] = 0.2
+    decision = decide_by_ranking(*simulate(np.random.default_rng(2), 30, effects))
+    assert decision.digits == decision.composed == decision.best == "201310"
+    assert all(block.is_decided for block in decision.blocks)
+    assert decision.is_composed
+    assert number_of("201310") in decision.not_worse
+    assert len(decision.not_worse) < 100
+
+
+def test_where_nothing_is_known_the_simplest_stays():
+    decision = decide_by_ranking(*simulate(np.random.default_rng(3), 30))
+    assert decision.composed == decision.digits == "000000"
+    assert not any(block.is_decided for block in decision.blocks)
+    for block in decision.blocks:
+        assert block.share_beaten[block.best] == 1
+
+
+@pytest.mark.parametrize(("values", "chosen"), [([-1, 0.01, 0, 0], 1), ([-1, 0, 0.05, 0.06], 2), ([-1, -1, -1, 0], 3)])
+def test_of_candidates_that_are_not_beaten_the_fewest_norms_stay(values, chosen):
+    """Between INv1 and INv2, which have one each, the better."""
+    effects = np.zeros((6, 4))
+    effects[4] = values
+    decision = decide_by_ranking(*simulate(np.random.default_rng(4), 30, effects, spread=0.1))
+    assert decision.blocks[4].chosen == chosen
+
+
+def test_where_blocks_interact_the_best_of_all_is_the_answer():
+    """Candidates 1 in blocks 0 and 1 are good alone and ruin each other."""
+    ap, pids = simulate(np.random.default_rng(5), 30, spread=0.001)
+    first, second = GRID[:, 0] == 1, GRID[:, 1] == 1
+    ap += (0.3 * (first ^ second) - 0.2 * (first & second))[:, None]
+    decision = decide_by_ranking(ap, pids)
+    assert decision.composed.startswith("11")
+    assert not decision.is_composed
+    assert decision.digits == decision.best
+    assert decision.digits[:2] in ("10", "12", "13", "01", "21", "31")
+
+
+def test_same_seed_same_decision():
+    ap, pids = simulate(np.random.default_rng(6), 12)
+    a, b = decide_by_ranking(ap, pids, 3), decide_by_ranking(ap, pids, 3)
+    assert a.not_worse.tolist() == b.not_worse.tolist()
+    assert [block.low.tolist() for block in a.blocks] == [block.low.tolist() for block in b.blocks]
+
+
+@pytest.mark.parametrize("num_people", [10, 40])
+@pytest.mark.parametrize("truth", [[0, 0, 0, 0], [0, 0, -0.3, -0.3]], ids=["all equal", "two ahead"])
+def test_wrong_decisions_are_rare_and_intervals_cover(few_draws, num_people, truth):
+    """Of 80 rankings in which no block is to be decided; the limits are 5 % plus twice the standard error."""
+    rng = np.random.default_rng(7)
+    wrong, covered = [], []
+    for seed in range(80):
+        decision = decide_by_ranking(*simulate(rng, num_people, np.tile(truth, (6, 1))), seed)
+        wrong.append(any(block.is_decided for block in decision.blocks))
+        values = np.array(truth) - np.mean(truth)
+        covered += [((block.low <= values) & (values <= block.high)).mean() for block in decision.blocks]
+    assert np.mean(wrong) <= 0.1
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_truly_best_is_among_those_not_worse(few_draws):
+    rng, found = np.random.default_rng(8), []
+    effects = np.zeros((6, 4))
+    effects[:, 1] = 0.02
+    for seed in range(40):
+        decision = decide_by_ranking(*simulate(rng, 25, effects), seed)
+        found.append(number_of("111111") in decision.not_worse)
+    assert np.mean(found) >= 0.88  # 95 % less twice the standard error

@@ -1,0 +1,135 @@
+"""Tables: what is in them, what they say, what does not belong to them."""
+
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from search.arrays import plan_runs
+from search.table import FOLDER, Row, Table, append_rows
+from utils.errors import UserError
+
+GROUPS = {"unseen/mAP": ["b/mAP", "c/mAP"]}
+
+
+def make_row(digits="110110", seed=1, fold=0, epochs=10, score=0.5, **more):
+    scores = {"b/mAP": score, "c/mAP": score + 0.1, "b/rank1": 0.7}
+    return Row(**{
+        "digits": digits, "seed": seed, "fold": fold, "epochs": epochs, "of_epochs": 20, "image_passes": 100 * epochs,
+        "scores": scores, "loss": 1.25, "recipe": "r", "images": "i", "numerics": 1, "seconds": 60.0, "machine": "m",
+        "versions": {"torch": "2.14"}, **more,
+    })  # fmt: skip
+
+
+def make_table(*rows):
+    return Table("mine", GROUPS, rows)
+
+
+def test_mean_spread_and_parts():
+    table = make_table(make_row(score=0.4), make_row(seed=2, score=0.6), make_row(epochs=20, score=0.9))
+    entry = table.query("110110", "unseen/mAP", 10)
+    assert (entry.mean, entry.sd, entry.seeds) == (pytest.approx(0.55), pytest.approx(np.sqrt(0.02)), 2)
+    assert entry.parts == {"b/mAP": pytest.approx(0.5), "c/mAP": pytest.approx(0.6)}
+    largest = table.query("110110", "b/mAP")
+    assert largest.mean == 0.9
+    assert np.isnan(largest.sd)
+
+
+def test_missing_architecture_names_the_nearest():
+    table = make_table(*(make_row(digits) for digits in ("333333", "110113", "110100", "010110")))
+    with pytest.raises(UserError, match="has not trained 110110; the nearest there are 010110, 110100, 110113"):
+        table.query("110110", "b/mAP")
+    with pytest.raises(UserError, match="a genotype is six digits from 0 to 3"):
+        table.query("osnet", "b/mAP")
+
+
+def test_unknown_metric_and_budget_are_one_line():
+    table = make_table(make_row())
+    with pytest.raises(UserError, match=r"no score 'b/mAp'; did you mean 'b/mAP'"):
+        table.query("110110", "b/mAp")
+    with pytest.raises(UserError, match=r"no rows at 7 epochs; it has \[10\]"):
+        table.query("110110", "b/mAP", 7)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"recipe": "s"}, "recipe r there, s here"), ({"images": "j"}, "images i there, j here"),
+        ({"numerics": 2}, "numerics 1 there, 2 here"), ({"of_epochs": 30}, "of_epochs 20 there, 30 here"),
+    ],
+)  # fmt: skip
+def test_rows_of_other_conditions_are_refused(changed, told):
+    with pytest.raises(UserError, match=told):
+        make_table(make_row(), make_row(seed=2, **changed))
+
+
+def test_file_is_sorted_read_back_and_idempotent(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [make_row("222222"), make_row("000000", epochs=20), make_row("000000")]
+    assert append_rows(path, GROUPS, rows, "about") == 3
+    before = path.read_bytes()
+    assert append_rows(path, GROUPS, [make_row("222222", score=0.1)], "about") == 0
+    assert path.read_bytes() == before
+    keys = [tuple(json.loads(line)[k] for k in ("digits", "epochs")) for line in path.read_text().splitlines()[1:]]
+    assert keys == [("000000", 10), ("000000", 20), ("222222", 10)]
+    assert sorted(p.name for p in tmp_path.iterdir()) in (["mine.jsonl"], [".mine.jsonl.lock", "mine.jsonl"])
+    assert Table.load(path).query("222222", "b/mAP", 10).mean == 0.5
+
+
+def _append(path, first):
+    for seed in range(first, first + 10):
+        append_rows(path, GROUPS, [make_row(seed=seed)])
+
+
+def test_several_processes_append_without_loss(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_append, args=(tmp_path / "t.jsonl", 100 * i)) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(Table.load(tmp_path / "t.jsonl").rows) == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1 is not JSON"), ("[]\n", "line 1 holds no columns"), ('{"format": "other"}\n', "is no table"),
+        ('{"format":"osnet-table","version":1}\n{"digits":\n', "line 2 is not JSON"),
+        ('{"format":"osnet-table","version":1}\n{"digits":"000000"}\n', "line 2 lacks or has too many columns"),
+    ],
+)  # fmt: skip
+def test_damaged_tables_are_one_line(tmp_path, text, told):
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(UserError, match=told):
+        Table.load(tmp_path / "t.jsonl")
+
+
+def test_unknown_table_names_those_of_the_repository():
+    with pytest.raises(UserError, match="no table 'synthetic_a_x0_2'; did you mean 'synthetic_a_x0_25'"):
+        Table.load("synthetic_a_x0_2")
+
+
+def test_predicts_all_architectures():
+    generator = np.random.default_rng(0)
+    effects = generator.normal(0, 0.05, (6, 4))
+    rows = []
+    for run in plan_runs(32, 1):
+        score = 0.3 + sum(effects[b, int(d)] for b, d in enumerate(run.digits))
+        rows.append(make_row(run.digits, fold=run.fold, score=float(score)))
+    fit = make_table(*rows).predict("unseen/mAP")
+    assert int(fit.predictions.argmax()) == int("".join(map(str, effects.argmax(axis=1))), 4)
+    assert fit.left_out_tau > 0.9
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_tables_of_the_repository_are_whole_and_small(path):
+    table = Table.load(path)
+    assert path.stat().st_size < 2**20
+    assert path.read_text() == table.format()
+    trainings = {(row.digits, row.seed, row.fold) for row in table.rows}
+    assert len(table.rows) == len(trainings) * len(table.budgets)
+    assert all(0 <= score <= 1 for row in table.rows for score in row.scores.values())
+    for metric in table.groups:
+        table.observe(metric)

@@ -1,0 +1,119 @@
+"""Making and completing a table: the plan, shards, what is there already, what is collected."""
+
+from pathlib import Path
+
+import pytest
+
+import tools.train_table as tool
+from search.table import Table
+from search.trials import Trial
+from tests.search.fake_trials import write_trial
+from utils.errors import UserError
+
+PLAN = """
+about: a test
+recipe: recipe.yaml
+num_folds: 4
+array: 32
+genotypes: ["000000", "110110"]
+random: 3
+repeats: {seeds: 2, of: 4}
+groups: {unseen/mAP: [heldout_new/mAP]}
+"""
+RECIPE = """
+model: {name: osnet_child, width: 0.25}
+nas: {held_out: cameras}
+data: {sources: [synthetic_a], targets: [], height: 32, width: 16}
+synthetic: {train_ids: 40, test_ids: 2, height: 32, width: 16, images_per_camera: 2}
+train: {max_epoch: 10, batch_size: 32}
+test: {eval_epochs: [5, 10]}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "t.yaml").write_text(PLAN)
+    return tmp_path / "t.yaml"
+
+
+def run(monkeypatch, plan, *words):
+    folder = plan.parent
+    monkeypatch.setattr("sys.argv", ["train_table", str(plan), "--root", str(folder / "data"), "--runs",
+                                     str(folder / "runs"), "--table", str(folder / "t.jsonl"), *words])  # fmt: skip
+    return tool.main()
+
+
+def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
+    trials = tool.read_plan(plan).trials
+    assert len(trials) == len(set(trials)) == 32 + 2 + 3 + 8
+    assert [t.seed for t in trials] == [1] * 37 + [2] * 4 + [3] * 4
+    assert {t.digits for t in trials[37:41]} == {t.digits for t in trials[41:]}
+    assert trials[32:34] == [Trial("000000", 1, 0), Trial("110110", 1, 1)]
+    for digits in {t.digits for t in trials[37:]}:
+        assert len({t.fold for t in trials if t.digits == digits}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (("array: 32", "array: 48"), "allowed are 32, 64"), (("num_folds", "folds"), "unknown key 'folds'"),
+        (("recipe: recipe.yaml", ""), "lacks recipe"), (('"110110"', '"11011"'), "'11011' is no genotype"),
+    ],
+)  # fmt: skip
+def test_plans_that_cannot_be_are_one_line(plan, monkeypatch, capsys, changed, told):
+    plan.write_text(PLAN.replace(*changed))
+    assert run(monkeypatch, plan) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_shards_are_parts_of_the_whole(plan):
+    trials = tool.read_plan(plan).trials
+    parts = [tool.choose_trials(trials, None, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(t for part in parts for t in part) == sorted(trials)
+    for wrong in ("0/3", "4/3", "a", "1"):
+        with pytest.raises(UserError, match=f"--shard {wrong}: expected i/n"):
+            tool.choose_trials(trials, None, wrong)
+
+
+def test_finished_trainings_are_collected_and_never_made_again(plan, monkeypatch, capsys):
+    trials = tool.read_plan(plan).trials
+    for trial in trials[:2]:
+        write_trial(trial, plan.parent / "runs" / "t", 0.4)
+    assert run(monkeypatch, plan, "--collect") == 0, capsys.readouterr().err
+    table = Table.load(plan.parent / "t.jsonl")
+    assert len(table.rows) == 4
+    row = next(row for row in table.rows if row.digits == trials[0].digits and row.epochs == 5)
+    assert (row.of_epochs, row.image_passes, row.loss) == (10, 5 * 3 * 32, 0.2)
+    assert set(row.scores) == {"heldout_new/mAP", "heldout_new/rank1"}
+    left = tool.choose_trials(trials, table, "1/1")
+    assert len(left) == len(trials) - 2
+
+    started = []
+
+    def complete(todo, *arguments):
+        started.extend(todo)
+        return []
+
+    monkeypatch.setattr(tool, "complete_trials", complete)
+    assert run(monkeypatch, plan) == 0
+    assert started == left
+
+
+def test_table_of_another_recipe_is_refused(plan, monkeypatch, capsys):
+    trials = tool.read_plan(plan).trials
+    write_trial(trials[0], plan.parent / "runs" / "t", 0.4)
+    assert run(monkeypatch, plan, "--collect") == 0
+    (plan.parent / "recipe.yaml").write_text(RECIPE.replace("batch_size: 32", "batch_size: 16"))
+    write_trial(trials[1], plan.parent / "runs" / "t", 0.4)
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert "recipe" in capsys.readouterr().err
+
+
+def test_plans_of_the_repository_can_be_read():
+    plans = [p for p in (Path(tool.FOLDER)).glob("*.yaml") if not p.stem.endswith(".recipe")]
+    assert plans
+    for path in plans:
+        plan = tool.read_plan(path)
+        assert plan.recipe.is_file()
+        assert len(set(plan.trials)) == len(plan.trials)

@@ -1,0 +1,247 @@
+r"""Trains several genotypes by one recipe, several seeds each, and compares them on the recipe's targets.
+
+    python -m tools.compare_genotypes --genotypes log/design/genotype.json osnet osnet_ain random:4 --seeds 3 \
+        --config-file child.yaml --root DATA --folder log/comparison
+
+A genotype is a genotype.json or the folder of a search, a published name, six digits, or random:N for N drawn ones. All
+are trained with the same seeds, so differences are paired by seed; the first genotype is what the others are compared
+with. Any setting can follow as KEY VALUE. The table shows means with 95 % intervals, differences, parameters,
+multiply-adds, time per image, and what the search that found a genotype cost. Started again, it trains what is missing.
+Nothing is chosen here: all that is named is shown, so the targets' images choose nothing. Exit code 2 after a user
+error.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from default_config import load_config, parse_pairs
+from engine.interrupt import Interrupted, StopRequest
+from genotype import NAMED_STEM_NORMS, Genotype, is_digits
+from search.answer import NUM_GENOTYPES, list_digits
+from search.compare import Interval, estimate, estimate_difference
+from search.launcher import LocalLauncher
+from search.trials import MAIN, describe_outcome
+from tools.complexity import build_child_of
+from utils.complexity import compute_complexity, measure_latency
+from utils.errors import UserError
+from utils.log import format_table, start_log
+from utils.plots import COLOURS, save_figure
+
+Scores = dict[str, dict[int, dict[str, float]]]  # of each network, by seed, mAP on each target
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the compared.
+
+    Attributes:
+        label: For the table, and the name of its folders.
+        choice: The setting ``model.genotype``.
+        cost: Images that its search passed, if a search's file says so.
+    """
+
+    label: str
+    choice: str
+    cost: float | None = None
+
+
+def read_networks(words: Sequence[str], seed: int) -> list[Network]:
+    """Reads what is to be compared; random ones depend on ``seed`` alone.
+
+    Raises:
+        UserError: a word that is no genotype, or one named twice.
+    """
+    networks: list[Network] = []
+    for word in words:
+        if word in NAMED_STEM_NORMS or is_digits(word):
+            networks.append(Network(word, word))
+        elif word.startswith("random:"):
+            networks += _draw(word.removeprefix("random:"), seed)
+        else:
+            path = Path(word) / "genotype.json" if Path(word).is_dir() else Path(word)
+            genotype = Genotype.from_json(path)
+            cost = genotype.found.get("costs", {}).get("image_passes")
+            label = f"{genotype.found.get('method', 'found')} {genotype.digits}"
+            networks.append(Network(label, genotype.digits, cost))
+    labels = [network.label for network in networks]
+    if doubled := {label for label in labels if labels.count(label) > 1}:
+        raise UserError(f"--genotypes names {', '.join(sorted(doubled))} more than once")
+    return networks
+
+
+def _draw(text: str, seed: int) -> list[Network]:
+    if not text.isdigit() or not 1 <= int(text) <= NUM_GENOTYPES:
+        raise UserError(f"--genotypes random:{text}: expected a number from 1 to {NUM_GENOTYPES}, such as random:8")
+    generator, names = random.Random(seed), list_digits()
+    order = sorted(range(NUM_GENOTYPES), key=lambda i: (generator.random(), i))
+    return [Network(f"random {names[i]}", names[i]) for i in order[: int(text)]]
+
+
+def train_all(
+    networks: Sequence[Network], seeds: Sequence[int], folder: Path, recipe: Path, settings: Sequence[str], jobs: int
+) -> None:
+    """Trains what is not finished; what fails is named."""
+    commands = {}
+    for seed in seeds:
+        for network in networks:
+            run = find_run(folder, network, seed)
+            if not (run / "metrics.json").is_file():
+                commands[run.name] = [
+                    sys.executable, str(MAIN), "--config-file", str(recipe), *settings, "model.genotype",
+                    network.choice, "train.seed", str(seed), "model.resume", "auto", "data.save_dir", str(run),
+                ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{len(networks) * len(seeds)} trainings, {len(commands)} to be made", flush=True)
+    gpus = [str(i) for i in range(torch.cuda.device_count())]
+    for number, outcome in enumerate(LocalLauncher(jobs, gpus)(commands), 1):
+        print(f"{describe_outcome(outcome)}; {len(commands) - number} left", flush=True)
+
+
+def find_run(folder: Path, network: Network, seed: int) -> Path:
+    """Names a training's folder."""
+    return folder / f"{network.label.replace(' ', '-')}-seed{seed}"
+
+
+def read_scores(networks: Sequence[Network], seeds: Sequence[int], folder: Path) -> Scores:
+    """Reads the finished trainings' mAP.
+
+    Raises:
+        UserError: none is finished.
+    """
+    scores: Scores = {network.label: {} for network in networks}
+    for network in networks:
+        for seed in seeds:
+            path = find_run(folder, network, seed) / "metrics.json"
+            if path.is_file():
+                targets = json.loads(path.read_text(encoding="utf-8"))["targets"]
+                scores[network.label][seed] = {name: target["mAP"] for name, target in targets.items()}
+    if not any(scores.values()):
+        raise UserError(f"no training in {folder} is finished; see the messages above")
+    return scores
+
+
+def compare(scores: Scores, target: str) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Returns each network's mean on a target and its difference to the first network's, None where there is none."""
+    by_seed = {label: {s: v[target] for s, v in runs.items() if target in v} for label, runs in scores.items()}
+    reference = next(iter(by_seed.values()))
+    return {
+        label: (estimate(list(v.values())) if v else None, estimate_difference(v, reference) if v else None)
+        for label, v in by_seed.items()
+    }
+
+
+def format_comparison(scores: Scores, costs: Mapping[str, Sequence[str]]) -> str:
+    """Sets the tables: one per target, then one of costs."""
+    targets = list(dict.fromkeys(t for runs in scores.values() for values in runs.values() for t in values))
+    first = next(iter(scores))
+    parts = []
+    for target in targets:
+        rows = []
+        for label, (mean, difference) in compare(scores, target).items():
+            gap = "" if label == first or difference is None else difference.format("+")
+            rows.append((label, "–" if mean is None else mean.format(), gap, 0 if mean is None else mean.num))
+        parts.append(format_table((target, "mAP", f"above {first}", "seeds"), rows))
+    header = ("network", "parameters", "multiply-adds M", "ms per image", "search's image passes")
+    parts.append(format_table(header, [(label, *cells) for label, cells in costs.items()]))
+    return "\n\n".join(parts) + "\n\n±: 95 % intervals by Student's t over the seeds; differences are paired by seed"
+
+
+def measure_costs(networks: Sequence[Network], width: float, height: int, width_px: int) -> dict[str, list[str]]:
+    """Measures parameters, multiply-adds and time per image of each network on this machine's CPU."""
+    costs = {}
+    images = torch.randn(8, 3, height, width_px, generator=torch.Generator().manual_seed(0))
+    for network in networks:
+        model = build_child_of(network.choice, "instance", width)
+        complexity = compute_complexity(model, height, width_px)
+        model.to(memory_format=torch.channels_last)
+        seconds = measure_latency(model, images.to(memory_format=torch.channels_last), 10).total / len(images)
+        cost = "–" if network.cost is None else f"{network.cost:,.0f}"
+        madds = f"{complexity.num_madds / 1e6:,.1f}"
+        costs[network.label] = [f"{complexity.num_parameters:,}", madds, f"{1e3 * seconds:.2f}", cost]
+    return costs
+
+
+def draw_comparison(scores: Scores) -> Figure:
+    """Draws every network's mean and interval on every target."""
+    targets = list(dict.fromkeys(t for runs in scores.values() for values in runs.values() for t in values))
+    figure = Figure(figsize=(max(6.0, 1.5 + 1.1 * len(targets)), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for i, label in enumerate(scores):
+        found = [(t, compare(scores, target)[label][0]) for t, target in enumerate(targets)]
+        places = np.array([t for t, mean in found if mean]) + (i - (len(scores) - 1) / 2) * 0.7 / len(scores)
+        means = [100 * mean.mean for _, mean in found if mean]
+        reach = [100 * np.nan_to_num(mean.half_width) for _, mean in found if mean]
+        axes.errorbar(places, means, reach, fmt="osD^v"[i % 5], color=COLOURS[i % len(COLOURS)], label=label, ms=5)
+    axes.set_xticks(range(len(targets)), targets, rotation=30 if len(targets) > 4 else 0, ha="right" if len(targets) > 4
+                    else "center")  # fmt: skip
+    axes.set_ylabel("mAP, %, with 95 % intervals")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Does what the command line asks for."""
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        raise UserError("--seeds and --jobs must be at least 1")
+    networks = read_networks(arguments.genotypes, arguments.first_seed)
+    settings = [*(["data.root", arguments.root] if arguments.root else []), *arguments.settings]
+    cfg = load_config([arguments.config_file], parse_pairs(settings))
+    if cfg.model.name != "osnet_child":
+        raise UserError(
+            f"{arguments.config_file} is a search's config; name one that trains a child, such as child.yaml"
+        )
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    train_all(networks, seeds, arguments.folder, arguments.config_file, settings, arguments.jobs)
+    scores = read_scores(networks, seeds, arguments.folder)
+    text = format_comparison(scores, measure_costs(networks, cfg.model.width, cfg.data.height, cfg.data.width))
+    (arguments.folder / "comparison.txt").write_text(text + "\n", encoding="utf-8")
+    save_figure(draw_comparison(scores), arguments.folder / "comparison.png")
+    print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt and comparison.png")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Reads the arguments; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.compare_genotypes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--genotypes", nargs="+", required=True, metavar="GENOTYPE")
+    parser.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="recipe of a child's training")
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="where trainings and results go")
+    parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets' folders")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each genotype (default 3)")
+    parser.add_argument("--first-seed", type=int, default=1, help="default 1")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
+    parser.add_argument("settings", nargs="*", metavar="KEY VALUE")
+    arguments = parser.parse_intermixed_args(words)
+    end = next((i for i, word in enumerate(arguments.genotypes) if "." in word and not word.endswith(".json")
+                and "/" not in word), len(arguments.genotypes))  # fmt: skip
+    arguments.settings = [*arguments.genotypes[end:], *arguments.settings]
+    arguments.genotypes = arguments.genotypes[:end]
+    start_log(None)
+    try:
+        with StopRequest() as stop:
+            stop.announce = False
+            run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interruption:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return interruption.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

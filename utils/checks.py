@@ -1,0 +1,63 @@
+"""What a setting's value may be: checks of one value, put together in a table of settings."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
+
+
+def one_of(*allowed: object) -> Check:
+    """Allows the listed values."""
+    return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
+
+
+def at_least(low: float, or_: float | None = None) -> Check:
+    """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``or_``."""
+    also = "" if or_ is None else f" (or {or_})"
+
+    def check(value: float) -> str:
+        if value > 1e9:
+            return "must be at most 1,000,000,000"
+        return "" if value >= low or value == or_ else f"must be at least {low}{also}"
+
+    return check
+
+
+def positive(value: float) -> str:
+    """Allows numbers above 0 that float32 can compute with."""
+    if value <= 0:
+        return "must be greater than 0"
+    return "" if 1e-12 <= value <= 1e12 else "must lie between 1e-12 and 1e12"
+
+
+def between(low: float, high: float) -> Check:
+    """Allows values from ``low`` to ``high``."""
+    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
+
+
+def each(check: Check) -> Check:
+    """Applies a check to each entry of a list that is not empty."""
+
+    def check_list(values: Sequence[Any]) -> str:
+        return next(filter(None, map(check, values)), "") if values else "must not be empty"
+
+    return check_list
+
+
+def each_of_any(check: Check) -> Check:
+    """Applies a check to each entry of a list that may be empty."""
+    return lambda values: next(filter(None, map(check, values)), "")
+
+
+def three_between(low: float, high: float) -> Check:
+    """Allows three numbers from ``low`` to ``high``."""
+
+    def check(values: Sequence[float]) -> str:
+        return "must be three numbers" if len(values) != 3 else each_of_any(between(low, high))(values)
+
+    return check
+
+
+def not_empty(value: str) -> str:
+    """Allows any text but the empty one."""
+    return "" if value else "must not be empty"
