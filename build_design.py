@@ -1,7 +1,5 @@
 """From the config to a designed search."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +11,9 @@ from yacs.config import CfgNode
 from datasets.base import hash_samples
 from datasets.build import read_data_sets, read_sources
 from datasets.holdout import hold_out
-from default_config import FREE_KEYS, default_config, flatten, load_config
+from default_config import flatten, load_config
 from engine.metrics import list_versions
+from experiment import hash_settings
 from search.design import Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.trials import Trial
@@ -71,18 +70,8 @@ def build_trial_settings(cfg: CfgNode) -> list[str]:
 
 
 def hash_recipe(settings: Mapping[str, Any]) -> str:
-    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common.
-
-    Settings at their defaults do not enter, so a setting that is added later changes nothing; where a default changes,
-    ``engine.metrics.NUMERICS`` does too.
-    """
-    defaults = flatten(default_config())
-    common = {
-        key: value
-        for key, value in settings.items()
-        if value != defaults.get(key) and key not in FREE_KEYS | _PER_TRIAL and not key.startswith("test.")
-    }
-    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:12]
+    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common."""
+    return hash_settings(settings, {*_PER_TRIAL, *(key for key in settings if key.startswith("test."))})
 
 
 def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:

@@ -85,7 +85,7 @@ def divide_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def is_key(word: str) -> bool:
     """Whether a word of the command line is a setting's name: has its form, or is one without a group."""
-    return re.fullmatch(r"\w+(\.\w+)+", word) is not None or word in find_keys(word)
+    return re.fullmatch(r"\w+(\.\w+)+", word) is not None or word in KEYS
 
 
 def refuse_option(flag: str) -> NoReturn:

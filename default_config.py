@@ -5,23 +5,18 @@ file that the config file names as its ``base`` (a path from the config file's f
 line's flags, the command line's ``KEY VALUE`` pairs.
 """
 
-import hashlib
-import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
-from config_keys import KEYS, REFUSED, TORCHREID_NAME
+from config_keys import FREE_KEYS, KEYS, REFUSED, TORCHREID_NAME
 from genotype import NAMED_STEM_NORMS
 from utils.config_file import read_config_file
 from utils.config_value import check_text, coerce, expand_path
 from utils.errors import UserError
 from utils.suggest import nearest
-
-logger = logging.getLogger(__name__)
 
 
 def default_config() -> CfgNode:
@@ -33,8 +28,8 @@ def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] |
     """Merges defaults, config files and overrides (by full key), checks every value, and freezes the result.
 
     A text is read in the type of the setting. What one setting says of another is written into it: a name of
-    Torchreid's says genotype and width, a published genotype its stem norm, and a run that starts from scratch has no
-    epochs in which the classifier learns on a body of random weights.
+    Torchreid's says genotype and width, a published genotype its stem norm, and what a run starts from how many epochs
+    ``train.fixbase_epoch`` -1 means.
 
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, settings at odds.
@@ -51,8 +46,9 @@ def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] |
     _check_refused(given)
     settings = {name: given.get(name, key.default) for name, key in KEYS.items()}
     _write_out_names(settings, given.keys())
-    if not settings["model.load_weights"]:
-        settings["train.fixbase_epoch"] = 0
+    if settings["train.fixbase_epoch"] == -1:  # on a body of random weights a classifier would learn nothing of use
+        num_epochs = settings["train.max_epoch"] if settings["model.load_weights"] else 0
+        settings["train.fixbase_epoch"] = min(10, num_epochs // 10)
     cfg = _make_node(settings)
     _check_together(cfg)
     cfg.freeze()
@@ -84,52 +80,6 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Settings that do not change what a run computes.
-FREE_KEYS = frozenset(
-    {
-        "use_gpu", "data.root", "data.save_dir", "data.workers", "data.cache", "model.resume", "nas.design.cluster",
-        "nas.design.gpus_per_run", "nas.design.jobs", "train.print_freq", "train.save_every_min",
-        "train.keep_checkpoints", "test.batch_size", "test.camera_pairs", "test.evaluate", "test.ranks", "test.visrank",
-        "test.visrank_topk", "test.visactmap",
-    }
-)  # fmt: skip
-# Those that name what has a content: it stands for them in the identity of an experiment.
-_CONTENT_KEYS = frozenset({"model.genotype", "model.stem_norm", "model.load_weights", "nas.design.recipe"})
-_IDENTITY_VERSION = 1
-
-
-def experiment_identity(cfg: CfgNode, network_identity: Mapping[str, Any], started_from: str | None = None) -> str:
-    """Returns 12 hex digits for all that changes what a run computes, except its seed: runs with the same are repeats.
-
-    Settings at their defaults do not enter, so a setting that is added later changes nothing.
-
-    Args:
-        cfg: The frozen config.
-        network_identity: What the network is, in plain values, such as ``build.build_network`` returns.
-        started_from: Weights that the run started from, whose content enters; None: ``model.load_weights``.
-    """
-    defaults = flatten(default_config())
-    beside = FREE_KEYS | _CONTENT_KEYS | {"train.seed"}
-    path = cfg.model.load_weights if started_from is None else started_from
-    document = {
-        "version": _IDENTITY_VERSION,
-        "settings": {k: v for k, v in flatten(cfg).items() if k not in beside and v != defaults[k]},
-        "network": dict(network_identity),
-        "weights": _hash_file(path) if path else "",
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _hash_file(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        logger.warning("%s, which this run started from, cannot be read any more (%s): the experiment's identity lacks "
-                       "its content", path, error.strerror)  # fmt: skip
-        return "unknown"
-
-
 def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
     """Checks that a checkpoint was made under these settings.
 
@@ -140,8 +90,7 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
     _write_out_names(then, ())
     differing = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
-    # what a run started from is in its checkpoint; but it also says whether train.fixbase_epoch applies
-    if set(differing) <= {"model.load_weights"}:
+    if set(differing) <= {"model.load_weights"}:  # what a run started from is in its checkpoint
         return
     shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in differing)
     raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
@@ -289,8 +238,6 @@ def _check_together(cfg: CfgNode) -> None:
                         f"{cfg.train.max_epoch}")  # fmt: skip
     if cfg.loss.name == "triplet" and cfg.loss.triplet.weight_t == 0 and cfg.loss.triplet.weight_x == 0:
         raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
-    if any(s <= 0 for s in cfg.data.norm_std):
-        raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
 
 
 def _check_method(cfg: CfgNode) -> None:

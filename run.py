@@ -27,13 +27,15 @@ from build import (
 )
 from build_design import build_design
 from datasets.build import Data, build_loaders, build_targets
-from default_config import experiment_identity
+from default_config import flatten
 from engine.interrupt import StopRequest
 from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
 from engine.pictures import Pictures
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
+from engine.task import TrainSettings
 from engine.trainer import Trainer
+from experiment import identify_experiment
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
 from search.decide_argmax import decide_argmax
@@ -176,17 +178,25 @@ def start(job: Job) -> None:
 
 def train(trainer: Trainer) -> dict[str, Scores]:
     """Trains to the end; a run that is already there is only scored."""
-    progress, num_warm_up = trainer.progress, trainer.settings.fixbase_epoch
+    progress = trainer.progress
     if progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
-    elif num_warm_up:
-        logger.info("only %s will learn in the first %d epochs (train.fixbase_epoch), all layers after that",
-                    ", ".join(trainer.settings.open_layers), num_warm_up)  # fmt: skip
     else:
-        logger.info("all layers learn from the first epoch on")
+        logger.info("%s", describe_first_epochs(trainer.settings, trainer.config["model.load_weights"]))
     if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
+
+
+def describe_first_epochs(settings: TrainSettings, weights: str) -> str:
+    """Says what learns at first, on a network that started from a file of weights, or from random ones."""
+    if not settings.fixbase_epoch:
+        return "all layers learn from the first epoch on"
+    layers, body = ", ".join(settings.open_layers), weights or "random weights, as no model.load_weights is given"
+    return (
+        f"only {layers} will learn in the first {settings.fixbase_epoch} epochs (train.fixbase_epoch), on {body}; all "
+        "layers after that"
+    )
 
 
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
@@ -265,8 +275,8 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
-    started_from = None if checkpoint is None else checkpoint["config"].get("model.load_weights")
-    experiment = experiment_identity(cfg, network.identity, started_from)
+    settings = flatten(cfg) if checkpoint is None else checkpoint["config"]  # which knows what the run started from
+    experiment = identify_experiment(settings, network.identity, data.hash_images())
     facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
     size = (cfg.data.height, cfg.data.width)
@@ -284,7 +294,7 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> 
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
     search, images = build_design(cfg, folder.path)
-    experiment = experiment_identity(cfg, {"recipe": search.conditions["settings"]})
+    experiment = identify_experiment(flatten(cfg), {"recipe": search.conditions["settings"]}, images)
     facts = RunFacts(experiment, cfg.train.seed, command, {})
     return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
 

@@ -24,6 +24,7 @@ ALLOWED = {  # folder or top-level module → what of the project it may import
     "config_keys": {"utils"},
     "command_line": {"config_keys", "default_config", "utils"},
     "default_config": {"config_keys", "genotype", "utils"},
+    "experiment": {"config_keys"},
 }
 EXTRA = {
     "utils/torchreid_names.py": {"genotype"},

@@ -95,6 +95,7 @@ def test_broken_images_are_skipped_on_request(run_main, own_market_root, capsys)
         (["train.batch_size", "1000"], "1000"),
         (["sampler.train_sampler", "RandomSampling"], "did you mean 'RandomSampler'?"),
         (["train.staged_lr", "True", "train.new_layers", "['classifer']"], "did you mean 'classifier'?"),
+        (["train.fixbase_epoch", "1", "train.open_layers", "['clasifier']"], "did you mean 'classifier'?"),
         (["train.lr_scheduler", "multi_step", "train.stepsize", "[20, 10]"], "rising epochs"),
         (["model.genotype", "osnet_iain"], "osnet_ain"),
         (["model.load_weights", "nowhere.pth"], "nowhere.pth"),

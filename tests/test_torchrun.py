@@ -15,9 +15,8 @@ import torch
 from datasets.decode import decode_image, resize
 from genotype import Genotype
 from osnet_child import build_child
-from osnet_nas import build_supernet
 from tests.fork_server import ROOT, ForkServer, wait_for_text
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint
 from utils.seed import seed_everything
 
 SETTINGS = [
@@ -89,12 +88,8 @@ def trained(server, market_root, tmp_path_factory):
 def searched(server, market_root, tmp_path_factory):
     """A search's run of two processes, with as much set as can get in DistributedDataParallel's way."""
     folder = tmp_path_factory.mktemp("searched")
-    start = build_supernet(6, 0.25)
-    identity = {"name": "osnet_nas", "width": 0.25, "loss": "softmax", "num_classes": 6}
-    save_checkpoint(folder / "start.pt", {"identity": identity, "model": start.state_dict()})
     words = ["--root", market_root, "data.save_dir", folder / "run", "model.name", "osnet_nas", *SETTINGS,
-             "model.load_weights", folder / "start.pt", "nas.mc_iter", 2, "train.fixbase_epoch", 1,
-             "nas.sample_scope", "replica"]  # fmt: skip
+             "nas.mc_iter", 2, "train.fixbase_epoch", 1, "nas.sample_scope", "replica"]  # fmt: skip
     assert run_two(server, words, folder / "log") == [0, 0], (folder / "log").read_text()
     return folder
 

@@ -225,11 +225,6 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     return Runtime(device, rank, world_size, peers=Peers(distributed.PrefixStore("peers", store), rank, world_size))
 
 
-def speaks_for_this_machine() -> bool:
-    """Whether this process reports what every process here finds: it is the only one, or torchrun's first."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
 def select_gpus(devices: str) -> None:
     """Makes only the listed GPUs visible ("0,1"); must come before CUDA is first used.
 

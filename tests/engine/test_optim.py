@@ -125,7 +125,7 @@ def test_only_open_layers_learn_and_the_others_keep_their_statistics():
     ("settings", "told"),
     [
         ({"train.staged_lr": True, "train.new_layers": ["clasifier"]}, "did you mean 'classifier'"),
-        ({"model.load_weights": "x", "train.fixbase_epoch": 1, "train.open_layers": ["heads"]}, "no layer 'heads'"),
+        ({"train.fixbase_epoch": 1, "train.open_layers": ["heads"]}, "no layer 'heads'"),
     ],
 )
 def test_unknown_layers_are_told(settings, told):

@@ -8,7 +8,7 @@ from torch import distributed, nn
 
 from engine.interrupt import Interrupted
 from utils import distributed as module
-from utils.distributed import Runtime, choose_runtime, select_gpus, speaks_for_this_machine
+from utils.distributed import Runtime, choose_runtime, select_gpus
 from utils.errors import UserError
 from utils.peers import Peers
 
@@ -75,13 +75,6 @@ def test_sync_bn_without_torchruns_gpus():
     for runtime in (Runtime(CPU), Runtime(CPU, 0, 2), Runtime(torch.device("cuda", 0), replicas=2)):
         with pytest.raises(UserError, match=r"train.sync_bn"):
             runtime.check_sync_bn(True)
-
-
-def test_who_speaks_for_a_machine(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert speaks_for_this_machine()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not speaks_for_this_machine()
 
 
 def test_gpus_are_selected_by_number(monkeypatch):
