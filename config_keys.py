@@ -119,8 +119,8 @@ KEYS: dict[str, Key] = {
     "train.weight_decay": Key(5e-4, "L2 penalty", at_least(0)),
     "train.max_epoch": Key(60, "epochs", _count),
     "train.batch_size": Key(32, "images a step over all devices", at_least(2)),
-    "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn; -1: with model.load_weights a "
-                               "tenth of them, 10 at most, from scratch none", at_least(0, or_=-1)),
+    "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn; -1: with model.load_weights 10, "
+                               "at most half of them all, from scratch none", at_least(0, or_=-1)),
     "train.open_layers": Key(["classifier"], "layers that learn in those epochs", each(lambda v: "")),
     "train.staged_lr": Key(False, "layers other than train.new_layers learn at train.base_lr_mult × lr"),
     "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr",

@@ -48,7 +48,7 @@ def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] |
     _write_out_names(settings, given.keys())
     if settings["train.fixbase_epoch"] == -1:  # on a body of random weights a classifier would learn nothing of use
         num_epochs = settings["train.max_epoch"] if settings["model.load_weights"] else 0
-        settings["train.fixbase_epoch"] = min(10, num_epochs // 10)
+        settings["train.fixbase_epoch"] = min(10, num_epochs // 2)
     cfg = _make_node(settings)
     _check_together(cfg)
     cfg.freeze()

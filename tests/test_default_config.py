@@ -234,7 +234,7 @@ def test_the_classifier_learns_alone_at_first_only_on_weights_that_were_loaded(f
 
     assert num_epochs() == 0
     assert num_epochs(model__load_weights="imagenet.pth") == 10
-    assert num_epochs(model__load_weights="imagenet.pth", train__max_epoch=20) == 2
+    assert num_epochs(model__load_weights="imagenet.pth", train__max_epoch=5) == 2
     assert num_epochs(train__fixbase_epoch=10) == 10
     assert num_epochs(train__fixbase_epoch=3, model__load_weights="imagenet.pth") == 3
 

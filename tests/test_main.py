@@ -292,7 +292,7 @@ def test_fixed_layers_do_not_move(run_main, tmp_path):
 
 
 def test_the_body_learns_from_the_first_epoch_on_from_scratch(run_main, tmp_path):
-    assert run_main("train.fixbase_epoch", -1, "train.max_epoch", 10) == 0
+    assert run_main("train.fixbase_epoch", -1) == 0
     assert "all layers learn from the first epoch on" in (tmp_path / "run" / "train.log").read_text()
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["fixbase_epoch"] == 0
 
@@ -373,7 +373,7 @@ def test_a_continued_run_is_the_same_experiment(run_main, tmp_path, capsys):
 def test_weights_that_decide_on_the_first_epochs_are_asked_for_again(run_main, tmp_path, capsys):
     assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
     start = tmp_path / "first" / "checkpoints" / "last.pt"
-    words = ["train.max_epoch", 10, "train.fixbase_epoch", -1]
+    words = ["train.fixbase_epoch", -1]
     assert run_main(*words, "model.load_weights", start) == 0
     capsys.readouterr()
     assert run_main(*words, "model.resume", "auto") == 2

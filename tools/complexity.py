@@ -34,7 +34,9 @@ from utils.log import format_table
 _PAPER_NAMES = {"conv1": "conv1 (stem)", "fc": "fc (head)"}
 
 
-def build_child_of(genotype: str, stem_norm: str | None, multiplier: float | None) -> tuple[ChildNet, float]:
+def build_child_of(
+    genotype: str, stem_norm: str | None = None, multiplier: float | None = None
+) -> tuple[ChildNet, float]:
     """Builds the child that the settings ``model.genotype``, ``model.stem_norm`` and ``model.width`` name.
 
     Returns:
