@@ -49,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with StopRequest() as stop, stop.held(quietly=True):
             with leaving_at_once():
                 runtime = choose_runtime(cfg.use_gpu, wanted)
-            command = sys.argv if words is None else ["main.py", *words]
+            command = ["main.py", *(sys.argv[1:] if words is None else words)]
             with runtime, stop.released(), explain_faults(runtime, "lower train.batch_size and test.batch_size"):
                 run(build_job(cfg, runtime, stop, command))
     except UserError as error:

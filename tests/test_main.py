@@ -351,6 +351,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_experiment(run_main, tmp_p
     second = run("second", "model.genotype", genotypes[1].parent, "train.seed", 2, "data.workers", 1)
     assert (first["format"], first["version"]) == ("osnet-metrics", 1)
     assert (first["seed"], second["seed"]) == (1, 2)
+    assert first["command"][:2] == ["main.py", "--root"]
+    assert first["command"][-2:] == ["model.genotype", str(genotypes[0])]
     assert first["experiment"] == second["experiment"]
     Genotype.named("osnet").to_json(genotypes[0])  # the same name, another content
     assert run("third", "model.genotype", genotypes[0])["experiment"] != first["experiment"]
