@@ -66,27 +66,27 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
     identity = {"name": cfg.model.name, "width": cfg.model.width, "loss": cfg.loss.name, "num_classes": num_classes}
     if cfg.model.name == "osnet_nas":
         return Network(build_search_network(cfg, num_classes), {**identity, "candidates": cfg.nas.candidates})
-    genotype, stem_norm = choose_genotype(cfg)
+    genotype, stem_norm = choose_genotype(cfg.model.genotype), cfg.model.stem_norm
     child = build_child(num_classes, genotype, cfg.model.width, stem_norm, cfg.loss.name)
     return Network(child, {**identity, "genotype": list(genotype.blocks), "stem_norm": stem_norm})
 
 
-def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
-    """Returns the child's genotype and stem norm: a published name's, a file's, or the GENOTYPE line's.
+def choose_genotype(choice: str) -> Genotype:
+    """Returns the genotype of a published name, six digits, a file or a search's folder; empty: the GENOTYPE line's.
 
     Raises:
         UserError: neither a published name nor a genotype file.
     """
-    choice = cfg.model.genotype
     if not choice:
-        return GENOTYPE.check(), cfg.model.stem_norm
+        return GENOTYPE.check()
     if choice in NAMED_STEM_NORMS:
-        return Genotype.named(choice), NAMED_STEM_NORMS[choice]
+        return Genotype.named(choice)
     if is_digits(choice):
-        return Genotype.from_digits(choice), cfg.model.stem_norm
-    if not Path(choice).exists():
+        return Genotype.from_digits(choice)
+    path = Path(choice)
+    if not path.exists():
         raise UserError(f"model.genotype = {choice!r}: no such file, and the known names are {list(NAMED_STEM_NORMS)}")
-    return Genotype.from_json(choice), cfg.model.stem_norm
+    return Genotype.from_json(path / "genotype.json" if path.is_dir() else path)
 
 
 def load_weights(network: Network, path: str) -> None:

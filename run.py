@@ -29,7 +29,7 @@ from build import (
 from build_design import build_design
 from build_search import build_ranker
 from datasets.build import Data, build_loaders, build_targets
-from default_config import config_hash
+from default_config import flatten
 from engine.interrupt import StopRequest
 from engine.memory import measure_peak_memory
 from engine.metrics import RunFacts, format_metrics, list_versions
@@ -37,7 +37,9 @@ from engine.pictures import Pictures
 from engine.safety import explain_faults
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
+from engine.task import TrainSettings
 from engine.trainer import Trainer
+from experiment import identify_experiment
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
 from search.answer import RANKING_NAME
@@ -200,6 +202,8 @@ def train(trainer: Trainer) -> dict[str, Scores]:
     progress = trainer.progress
     if progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
+    else:
+        logger.info("%s", describe_first_epochs(trainer.settings, trainer.config["model.load_weights"]))
     if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
@@ -212,6 +216,17 @@ def measure_costs(job: Job, trainer: Trainer) -> dict[str, float]:
         "image_passes": trainer.image_passes,
         "peak_memory_bytes": measure_peak_memory(job.runtime),
     }
+
+
+def describe_first_epochs(settings: TrainSettings, weights: str) -> str:
+    """Says what learns at first, on a network that started from a file of weights, or from random ones."""
+    if not settings.fixbase_epoch:
+        return "all layers learn from the first epoch on"
+    layers, body = ", ".join(settings.open_layers), weights or "random weights, as no model.load_weights is given"
+    return (
+        f"only {layers} will learn in the first {settings.fixbase_epoch} epochs (train.fixbase_epoch), on {body}; all "
+        "layers after that"
+    )
 
 
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
@@ -293,7 +308,9 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
+    settings = flatten(cfg) if checkpoint is None else checkpoint["config"]  # which knows what the run started from
+    experiment = identify_experiment(settings, network.identity, data.hash_images())
+    facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
     size = (cfg.data.height, cfg.data.width)
     ranker = None
@@ -315,7 +332,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> 
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
     search, images = build_design(cfg, folder.path)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, {})
+    experiment = identify_experiment(flatten(cfg), {"recipe": search.conditions["settings"]}, images)
+    facts = RunFacts(experiment, cfg.train.seed, command, {})
     return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
 
 
@@ -326,7 +344,7 @@ def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:
         "epochs": cfg.train.max_epoch,
         "width": cfg.model.width,
         "seed": cfg.train.seed,
-        "config_hash": facts.experiment,
+        "experiment": facts.experiment,
         "training_images": images,
         **list_versions(),
     }

@@ -127,7 +127,7 @@ def build_loaders(
     is_divided = cfg.nas.held_out != "none"
     target_names = list(cfg.data.targets) or ([] if is_divided else list(cfg.data.sources))
     splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
-    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
+    sources = read_sources(cfg, splits, target_names)
     sources = drop_broken(sources, cfg.data.on_corrupt == "skip", share)
     held_out = _build_held_out(cfg, sources, {name: splits[name] for name in target_names}) if is_divided else None
     sources = held_out.train if held_out else sources
@@ -208,6 +208,14 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
         )
     options = SamplerOptions(cfg.train.seed, batch_size, num_instances, cfg.sampler.num_cams, cfg.sampler.num_datasets)
     return SAMPLERS[name](samples, options)
+
+
+def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Iterable[str]) -> dict[str, list[Sample]]:
+    """Returns each source's training images; with ``data.combineall`` its others too, unless it is also a target."""
+    both = [name for name in cfg.data.sources if name in set(target_names)] if cfg.data.combineall else []
+    if both:
+        logger.info("data.combineall adds no images of %s: they are tested on", ", ".join(both))
+    return {name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources}
 
 
 def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:

@@ -13,6 +13,7 @@ import torchvision
 from engine.scores import Scores
 from utils.distributed import Runtime
 
+_FORMAT, _VERSION = "osnet-metrics", 1
 NUMERICS = 1  # version of the arithmetic; raised where a change moves results by more than rounding
 
 
@@ -21,7 +22,7 @@ class RunFacts:
     """What identifies a run.
 
     Attributes:
-        experiment: Stands for all that changes what is computed, except the seed.
+        experiment: Stands for all that changes what is computed, except the seed: runs with the same are repeats.
         seed: Of weights, noise, batches and augmentations.
         command: The command line that repeats it.
         network: What the network is, in plain values.
@@ -55,10 +56,12 @@ def format_metrics(
         peak_memory_bytes: The most that a device of any process has needed.
     """
     document = {
+        "format": _FORMAT,
+        "version": _VERSION,
         "scored": scored,
         "targets": {name: s.as_document() for name, s in scores.items()},
         "model": dict(facts.network),
-        "config_hash": facts.experiment,
+        "experiment": facts.experiment,
         "seed": facts.seed,
         "numerics": NUMERICS,
         "machine": describe_machine(runtime),

@@ -22,7 +22,9 @@ ALLOWED = {  # folder or top-level module → what of the project it may import
     "osnet_nas": {"osnet_blocks", "genotype", "utils"},
     "osnet_child": {"osnet_blocks", "genotype", "utils"},
     "config_keys": {"utils"},
-    "default_config": {"config_keys", "utils"},
+    "command_line": {"config_keys", "default_config", "utils"},
+    "default_config": {"config_keys", "genotype", "utils"},
+    "experiment": {"config_keys"},
 }
 EXTRA = {
     "utils/torchreid_names.py": {"genotype"},

@@ -322,6 +322,6 @@ def test_command_line_ends_with_one_line_and_no_traceback(tmp_path):
 
 
 def test_defect_of_ours_ends_in_a_traceback(monkeypatch):
-    monkeypatch.setattr("main.build_job", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("run.build_job", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([])

@@ -57,13 +57,26 @@ def test_loaders_and_summary(tmp_path: Path) -> None:
 
 
 def test_combineall_trains_on_everybody_but_distractors(tmp_path: Path) -> None:
-    write_market(tmp_path)
+    duke = tmp_path / "dukemtmc-reid" / "DukeMTMC-reID"
+    duke.parent.mkdir()
+    duke.symlink_to(write_market(tmp_path))
 
-    data = build_loaders(make_config(tmp_path, data__combineall=True), CPU)
+    data = build_loaders(make_config(tmp_path, data__combineall=True, data__targets=["dukemtmcreid"]), CPU)
 
     assert data.train
     assert data.num_train_pids == 6
     assert len(data.train.samples) == 16 + 8 + 8
+
+
+@pytest.mark.parametrize("targets", [["market1501"], []])
+def test_combineall_leaves_a_source_that_is_a_target_its_standard_split(tmp_path: Path, targets: list[str]) -> None:
+    write_market(tmp_path)
+
+    data = build_loaders(make_config(tmp_path, data__combineall=True, data__targets=targets), CPU)
+
+    assert data.train
+    assert data.num_train_pids == 4
+    assert len(data.train.samples) == 16
 
 
 def test_targets_need_no_training_images(tmp_path: Path) -> None:
