@@ -2,19 +2,16 @@
 
 Two models, for two questions:
 
-- *Which candidate, and is that sure?* One mean per candidate and block, beside fold and seed as blocking factors
-  (fixed: two to four levels say too little about a variance for random effects). In an orthogonal array interactions of
-  two other blocks are spread over these means and widen the intervals. A block is decided where its best candidate's
-  lead over the second is significant: a two-sided t-test, since two equal candidates ahead of the others are the case
-  in which chance most often makes one of them lead; p-values are adjusted over the six blocks after Holm.
+- *Which candidate, and is that sure?* One mean per candidate and block, beside fold and seed as blocking factors. In an
+  orthogonal array interactions of two other blocks are spread over these means and widen the intervals. A block is
+  decided where its best candidate's lead over the second is significant: a two-sided t-test, since two equal candidates
+  ahead of the others are the case in which chance most often makes one of them lead; p-values are adjusted over the six
+  blocks after Holm.
 - *How good is a network that nobody trained?* Of four models, from two bits per block (IN inside, IN outside) to
   candidates plus squares of the numbers of IN, the simplest whose leave-one-out error is within one standard error of
   the best. How well that predicts is measured by leaving each architecture out, choice of the model included. The
   intervals are for the score of a new training: what the model lacks cannot be told from noise where each architecture
   is trained once, and intervals for the means would leave it out (simulated with interactions: they hold half of them).
-
-Trainings of one architecture share what the terms lack; where some are repeated, that share of the variance is
-estimated, and least squares are generalised by it, lest repeats count as if they were other architectures.
 
 Tried on simulated scores and not kept, as they predicted no better: the model of least error without that rule, and
 random effects for each group of terms, their variances by restricted maximum likelihood.
@@ -25,55 +22,25 @@ Statistical Learning" (2009), section 7.10, on the one-standard-error rule.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import statsmodels.api as sm
 from scipy import stats
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
-from utils.errors import UserError
+from search.trainings import (
+    MIN_RESIDUALS,
+    NUM_BLOCKS,
+    NUM_CANDIDATES,
+    Observation,
+    Trainings,
+    code_candidates,
+    collect_trainings,
+)
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
 NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
 NUM_DRAWS = 2000  # for the set of architectures that cannot be told from the best
-MAX_SHARE = 0.999  # of the variance that trainings of one architecture can share
-MIN_RESIDUALS = 3  # degrees of freedom that the intervals need at least
 MODELS = ("bits", "candidates", "bits and counts", "candidates and counts")  # by rising number of terms
-
-
-class Observation(NamedTuple):
-    """The score of one trained network."""
-
-    digits: str
-    fold: int
-    seed: int
-    score: float
-
-
-class Trainings(NamedTuple):
-    """Trained networks as the fits take them.
-
-    Attributes:
-        genes: Candidates, (n, 6).
-        nuisance: A constant, folds and seeds, (n, k).
-        scores: (n,).
-        whitening: What makes their deviations from the terms independent, (n, n): V^(-1/2).
-    """
-
-    genes: np.ndarray
-    nuisance: np.ndarray
-    scores: np.ndarray
-    whitening: np.ndarray
-
-    def select(self, rows: np.ndarray) -> "Trainings":
-        """Keeps some rows, (n,) bool, with all trainings of an architecture or none."""
-        return Trainings(self.genes[rows], self.nuisance[rows], self.scores[rows], self.whitening[np.ix_(rows, rows)])
-
-    def whiten(self, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns scores and design of a model, ready for least squares."""
-        return self.whitening @ self.scores, self.whitening @ np.hstack([self.nuisance, terms])
 
 
 @dataclass(frozen=True)
@@ -153,21 +120,14 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
     Raises:
         UserError: too few trainings, or such that an effect cannot be told; says what is missing.
     """
-    genes = np.array([[int(d) for d in o.digits] for o in observations])
-    scores = np.array([o.score for o in observations])
-    nuisance = _code_blocking(observations)
-    _check_identified(genes, nuisance)
-    lack_of_fit, share = _compare_repeats(
-        observations, sm.OLS(scores, np.hstack([nuisance, code_candidates(genes)])).fit()
-    )
-    data = Trainings(genes, nuisance, scores, make_whitening(genes, share))
-    fit = sm.OLS(*data.whiten(code_candidates(genes))).fit()
+    data = collect_trainings(observations)
+    fit = sm.OLS(*data.whiten(code_candidates(data.genes))).fit()
     model = choose_model(data)
     predicted = _predict_all(model, data)
     return EffectsFit(
-        blocks=_judge_blocks(fit, nuisance.shape[1]),
+        blocks=_judge_blocks(fit, data.nuisance.shape[1]),
         residual_sd=float(np.sqrt(fit.scale)),
-        lack_of_fit=lack_of_fit,
+        lack_of_fit=data.repeats.lack_of_fit,
         model=model,
         predictions=predicted[0],
         low=predicted[1],
@@ -176,12 +136,6 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
         not_worse=predicted[3],
         num_runs=len(observations),
     )
-
-
-def code_candidates(genes: np.ndarray) -> np.ndarray:
-    """Codes genotypes (n, 6) for one mean per candidate and block: (n, 18), sums to zero over a block's candidates."""
-    contrasts = np.vstack([np.eye(NUM_CANDIDATES - 1), -np.ones(NUM_CANDIDATES - 1)])
-    return np.hstack([contrasts[genes[:, block]] for block in range(NUM_BLOCKS)])
 
 
 def code_model(name: str, genes: np.ndarray) -> np.ndarray:
@@ -194,13 +148,6 @@ def code_model(name: str, genes: np.ndarray) -> np.ndarray:
         i, o = inside.sum(1, keepdims=True), outside.sum(1, keepdims=True)
         terms += [i**2 - NUM_BLOCKS / 4, o**2 - NUM_BLOCKS / 4, i * o]
     return np.hstack(terms)
-
-
-def make_whitening(genes: np.ndarray, share: float) -> np.ndarray:
-    """Returns V^(-1/2) of trainings (n, 6) whose deviations correlate by ``share`` within an architecture."""
-    same = (genes[:, None] == genes).all(axis=2)
-    mean = same / same.sum(axis=1)
-    return mean / np.sqrt(1 - share + share * same.sum(axis=1)) + (np.eye(len(genes)) - mean) / np.sqrt(1 - share)
 
 
 def choose_model(data: Trainings) -> str:
@@ -229,36 +176,6 @@ def _leave_one_out_residuals(design: np.ndarray, scores: np.ndarray, genes: np.n
         own = np.eye(len(rows)) - q[rows] @ q[rows].T
         result[rows] = np.linalg.lstsq(own, residuals[rows], rcond=None)[0]
     return result
-
-
-def _code_blocking(observations: Sequence[Observation]) -> np.ndarray:
-    """Codes a constant, folds and seeds: (n, 1 + folds − 1 + seeds − 1), so that the constant is their mean."""
-    columns = [np.ones((len(observations), 1))]
-    for values in ([o.fold for o in observations], [o.seed for o in observations]):
-        levels, index = np.unique(values, return_inverse=True)
-        contrasts = np.vstack([np.eye(len(levels) - 1), -np.ones(len(levels) - 1)])
-        columns.append(contrasts[index])
-    return np.hstack(columns)
-
-
-def _check_identified(genes: np.ndarray, nuisance: np.ndarray) -> None:
-    """Raises UserError where the trainings cannot tell all effects apart, and says which candidates were not tried."""
-    needed = nuisance.shape[1] + NUM_BLOCKS * (NUM_CANDIDATES - 1) + MIN_RESIDUALS
-    missing = [
-        f"{block} {CANDIDATE_NAMES[k]}"
-        for b, block in enumerate(BLOCK_NAMES)
-        for k in range(NUM_CANDIDATES)
-        if not np.any(genes[:, b] == k)
-    ]
-    if missing:
-        raise UserError(f"no finished training has {', '.join(missing)}: the effects cannot be told; train more")
-    if len(genes) < needed:
-        raise UserError(f"{len(genes)} trainings are finished; the effects need at least {needed}")
-    design = np.hstack([nuisance, code_candidates(genes)])
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise UserError(
-            f"the {len(genes)} finished trainings mix up effects of different blocks, folds or seeds; train the rest"
-        )
 
 
 def _judge_blocks(fit: sm.regression.linear_model.RegressionResults, first: int) -> tuple[BlockEffects, ...]:
@@ -291,32 +208,6 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1))
     return np.minimum(adjusted, 1).tolist()
-
-
-def _compare_repeats(
-    observations: Sequence[Observation], fit: sm.regression.linear_model.RegressionResults
-) -> tuple[float | None, float]:
-    """Compares what the candidates' means leave over with the spread of repeated trainings.
-
-    Returns:
-        P-value of the test that it is no more, and the share of the variance that architectures have in excess (by
-        the moments of both sums of squares); None and 0 without repeats.
-    """
-    digits = [o.digits for o in observations]
-    cells = np.unique(digits, return_inverse=True)[1]
-    same = np.eye(cells.max() + 1)[cells]
-    design = np.hstack([_code_blocking(observations)[:, 1:], same])
-    residuals = fit.model.endog - design @ np.linalg.lstsq(design, fit.model.endog, rcond=None)[0]
-    df_pure = len(digits) - np.linalg.matrix_rank(design)
-    df_lack = fit.df_resid - df_pure
-    if len(set(digits)) == len(digits) or df_pure < 1 or df_lack < 1:
-        return None, 0.0
-    pure = max(float(residuals @ residuals) / df_pure, np.finfo(float).tiny)
-    q, _ = np.linalg.qr(fit.model.exog)
-    weight = len(digits) - float(((same.T @ q) ** 2).sum())  # of the architectures' variance in the sum of squares
-    own = max(0.0, (fit.ssr - pure * fit.df_resid) / weight)
-    p_value = stats.f.sf((fit.ssr - pure * df_pure) / df_lack / pure, df_lack, df_pure)
-    return float(p_value), min(own / (own + pure), MAX_SHARE)
 
 
 def _predict_all(model: str, data: Trainings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search.arrays import make_array_32, make_array_64, plan_runs
-from search.effects import code_candidates
+from search.trainings import code_candidates
 from utils.errors import UserError
 
 

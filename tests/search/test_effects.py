@@ -7,16 +7,8 @@ from scipy import stats
 
 from search import effects as module
 from search.arrays import plan_runs
-from search.effects import (
-    Observation,
-    Trainings,
-    adjust_holm,
-    choose_model,
-    code_candidates,
-    code_model,
-    fit_effects,
-    make_whitening,
-)
+from search.effects import adjust_holm, choose_model, code_model, fit_effects
+from search.trainings import Observation, Trainings, code_candidates, collect_trainings, make_whitening
 from utils.errors import UserError
 
 EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
@@ -38,17 +30,9 @@ def add_up(effects):
 
 def judge(observations):
     """The blocks' part of the fit alone: what is simulated a thousand times."""
-    data = collect(observations)
+    data = collect_trainings(observations)
     fit = sm.OLS(*data.whiten(code_candidates(data.genes))).fit()
     return module._judge_blocks(fit, data.nuisance.shape[1])
-
-
-def collect(observations):
-    genes = np.array([[int(d) for d in o.digits] for o in observations])
-    nuisance, scores = module._code_blocking(observations), np.array([o.score for o in observations])
-    plain = sm.OLS(scores, np.hstack([nuisance, code_candidates(genes)])).fit()
-    _, share = module._compare_repeats(observations, plain)
-    return Trainings(genes, nuisance, scores, make_whitening(genes, share))
 
 
 def interact(generator, sd):
@@ -107,7 +91,7 @@ def test_intervals_cover_where_candidates_interact_and_some_architectures_are_re
         false += any(b.is_decided for b in blocks)
         if seed % 2:
             continue
-        data = collect(observations)
+        data = collect_trainings(observations)
         _, low, high, _ = module._predict_all(choose_model(data), data)
         scores = truth + generator.normal(0, 0.2, 4096)
         predicted.append(np.mean((low <= scores) & (scores <= high)))
@@ -179,7 +163,7 @@ def test_set_of_the_not_worse_holds_the_best_as_often_as_it_says():
     for seed in range(60):
         truth = add_up(generator.normal(0, 0.6, (6, 4)))
         observations = observe(plan_runs(32, seed), truth, 0.7, generator)
-        *_, not_worse = module._predict_all("candidates", collect(observations))
+        *_, not_worse = module._predict_all("candidates", collect_trainings(observations))
         held += int(truth.argmax()) in not_worse
     assert held >= 52  # of 60: 95 % less twice the standard error
 
