@@ -85,6 +85,8 @@ KEYS: dict[str, Key] = {
     "data.root": Key("reid-data", "folder that holds the data sets' folders", not_empty, is_path=True, is_free=True),
     "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
     "data.targets": Key(["market1501"], "data sets to test on; []: the sources', or with nas.held_out none"),
+    "data.train_ids": Key(0, "train on so many people of each source, those with the lowest numbers; 0: all",
+                          at_least(0)),
     "data.workers": Key(4, "processes that load images; 0: none", between(0, 1024), is_free=True),
     "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
     "data.height": Key(256, "input height in pixels", between(32, 4096)),

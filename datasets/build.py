@@ -211,11 +211,30 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
 
 
 def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Iterable[str]) -> dict[str, list[Sample]]:
-    """Returns each source's training images; with ``data.combineall`` its others too, unless it is also a target."""
+    """Returns each source's training images, of as many people as ``data.train_ids`` says.
+
+    With ``data.combineall`` its others are training images too, unless it is also a target.
+
+    Raises:
+        UserError: a source has fewer people.
+    """
     both = [name for name in cfg.data.sources if name in set(target_names)] if cfg.data.combineall else []
     if both:
         logger.info("data.combineall adds no images of %s: they are tested on", ", ".join(both))
-    return {name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources}
+    sources = {
+        name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources
+    }
+    return {name: _limit_people(name, images, cfg.data.train_ids) for name, images in sources.items()}
+
+
+def _limit_people(name: str, samples: list[Sample], num_people: int) -> list[Sample]:
+    """Returns the images of the people with the lowest numbers, of all where ``num_people`` is 0."""
+    if num_people == 0:
+        return samples
+    people = sorted({s.pid for s in samples})
+    if num_people > len(people):
+        raise UserError(f"data.train_ids {num_people}: {name} has {len(people)} people to train on; lower it")
+    return [s for s in samples if s.pid <= people[num_people - 1]]
 
 
 def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
