@@ -85,7 +85,7 @@ KEYS: dict[str, Key] = {
     "data.root": Key("reid-data", "folder that holds the data sets' folders", not_empty, is_path=True, is_free=True),
     "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
     "data.targets": Key(["market1501"], "data sets to test on; []: the sources', or with nas.held_out none"),
-    "data.train_ids": Key(0, "train on so many people of each source, those with the lowest numbers; 0: all",
+    "data.max_train_ids": Key(0, "train on so many people of each source, those with the lowest numbers; 0: all",
                           at_least(0)),
     "data.workers": Key(4, "processes that load images; 0: none", between(0, 1024), is_free=True),
     "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
@@ -179,6 +179,11 @@ KEYS: dict[str, Key] = {
                           is_free=True),
 }  # fmt: skip
 FREE_KEYS = frozenset(name for name, key in KEYS.items() if key.is_free)
+# Which images there are: these settings, and those of single data sets.
+DATA_KEYS = (
+    *("data.root", "data.sources", "data.combineall", "data.max_train_ids", "data.split_id", "data.on_corrupt"),
+    *(name for name in KEYS if name.startswith(("market1501.", "cuhk03.", "synthetic."))),
+)
 
 # Torchreid's settings that this project does without: accepted at the value that changes nothing.
 REFUSED: dict[str, tuple[Any, str]] = {

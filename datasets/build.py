@@ -211,7 +211,7 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
 
 
 def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Iterable[str]) -> dict[str, list[Sample]]:
-    """Returns each source's training images, of as many people as ``data.train_ids`` says.
+    """Returns each source's training images, of as many people as ``data.max_train_ids`` says.
 
     With ``data.combineall`` its others are training images too, unless it is also a target.
 
@@ -224,7 +224,7 @@ def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Itera
     sources = {
         name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources
     }
-    return {name: _limit_people(name, images, cfg.data.train_ids) for name, images in sources.items()}
+    return {name: _limit_people(name, images, cfg.data.max_train_ids) for name, images in sources.items()}
 
 
 def _limit_people(name: str, samples: list[Sample], num_people: int) -> list[Sample]:
@@ -233,7 +233,7 @@ def _limit_people(name: str, samples: list[Sample], num_people: int) -> list[Sam
         return samples
     people = sorted({s.pid for s in samples})
     if num_people > len(people):
-        raise UserError(f"data.train_ids {num_people}: {name} has {len(people)} people to train on; lower it")
+        raise UserError(f"data.max_train_ids {num_people}: {name} has {len(people)} people to train on; lower it")
     return [s for s in samples if s.pid <= people[num_people - 1]]
 
 

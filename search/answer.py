@@ -48,9 +48,10 @@ class Answer:
         score_name: What the scores are, such as "predicted mAP on held-out cameras".
         not_worse: Genotypes, in digits, that are not significantly worse than the best; the found one is among them.
             Empty: the method cannot tell.
-        costs: ``seconds``, ``image_passes`` (forward and backward), ``peak_memory_bytes`` of this process.
+        costs: ``seconds``, ``image_passes`` (forward and backward), ``peak_memory_bytes`` (of the largest process).
         caution: What the reader should know before trusting it; sentences.
         details: More that the method knows, in plain values.
+        arrays: What ``ranking.npz`` keeps beside the scores.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Answer:
     costs: Mapping[str, float]
     caution: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_decided(self) -> int:

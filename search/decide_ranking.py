@@ -199,6 +199,7 @@ def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
         costs=costs,
         caution=[SHARED_WEIGHTS],
         details={"best": decision.best, "score_of_best": float(scores.max()), "people": decision.num_people},
+        arrays={"ap": ranking.average_precision, "query_pids": ranking.query_pids},
     )
 
 

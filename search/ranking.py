@@ -37,6 +37,7 @@ NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 NUM_SUBNETS = NUM_CANDIDATES**NUM_BLOCKS
 PREFIX = 2  # blocks that all sub-networks of a part have in common
 NUM_PARTS = NUM_CANDIDATES**PREFIX
+PROGRESS_NAME = "ranking_progress.npz"
 RANKING_ADVICE = (
     "the ranking keeps feature maps of all held-out images: hold out fewer by more nas.num_folds, lower data.height "
     "and data.width, or use a device with more memory"

@@ -182,8 +182,8 @@ def _check_parameter_state(values: Any, first: Any, path: str | Path, where: str
 def _check_schedulers(document: Mapping[str, Any], path: str | Path) -> None:
     epoch, batch = document["progress"]["epoch"], document["progress"]["batch"]
     optimizers, schedulers = document["optimizers"], document["schedulers"]
-    _require(schedulers.keys() == optimizers.keys(), path, "schedulers", sorted(map(str, schedulers)),
-             f"{sorted(map(str, optimizers))}")  # fmt: skip
+    known = bool(schedulers) and schedulers.keys() <= optimizers.keys()  # alphas of their own learn at a fixed rate
+    _require(known, path, "schedulers", sorted(map(str, schedulers)), f"of {sorted(map(str, optimizers))}")
     for name, state in schedulers.items():
         where = f"schedulers.{name}"
         last = state.get("last_epoch") if isinstance(state, Mapping) else None

@@ -85,14 +85,14 @@ def test_people_to_train_on_are_those_with_the_lowest_numbers(tmp_path: Path) ->
     assert everybody
     lowest = sorted({s.pid for s in everybody.samples})[:3]
 
-    data = build_loaders(make_config(tmp_path, data__train_ids=3), CPU)
+    data = build_loaders(make_config(tmp_path, data__max_train_ids=3), CPU)
 
     assert data.train
     assert data.num_train_pids == 3
     names = {s.path for s in data.train.samples}
     assert names == {s.path for s in everybody.samples if s.pid in lowest}
-    with pytest.raises(UserError, match="data.train_ids 5: market1501 has 4 people to train on; lower it"):
-        build_loaders(make_config(tmp_path, data__train_ids=5), CPU)
+    with pytest.raises(UserError, match=r"data\.max_train_ids 5: market1501 has 4 people to train on; lower it"):
+        build_loaders(make_config(tmp_path, data__max_train_ids=5), CPU)
 
 
 def test_targets_need_no_training_images(tmp_path: Path) -> None:
