@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--one", action="store_true", help="measure these settings, in this process, and print JSON")
-    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting of default_config.py")
+    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting (config_keys.py)")
     arguments = parser.parse_intermixed_args()
     try:
         if arguments.one:

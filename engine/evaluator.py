@@ -102,7 +102,7 @@ class ScoringRules:
         flip: Features are the mean over an image and its mirror image.
         camera_pairs: Score each pair of cameras too.
         rerank: Score the k-reciprocally re-ranked distances too, as target ``NAME+rerank``.
-        single_gallery_shot: Names of targets whose CMC takes one random gallery image an identity.
+        single_gallery_shot: Names of targets whose CMC takes one random gallery image per identity.
     """
 
     metric: str = "euclidean"

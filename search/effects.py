@@ -13,9 +13,6 @@ Two models, for two questions:
   intervals are for the score of a new training: what the model lacks cannot be told from noise where each architecture
   is trained once, and intervals for the means would leave it out (simulated with interactions: they hold half of them).
 
-Tried on simulated scores and not kept, as they predicted no better: the model of least error without that rule, and
-random effects for each group of terms, their variances by restricted maximum likelihood.
-
 Source: Hsu, "Multiple Comparisons" (1996), on the best of several means; Hastie, Tibshirani, Friedman, "Elements of
 Statistical Learning" (2009), section 7.10, on the one-standard-error rule.
 """

@@ -223,7 +223,7 @@ def _check_restores(restore: Callable[[Any], object], state: Any, path: str | Pa
     try:
         restore(state)
     except (TypeError, ValueError, RuntimeError, OverflowError, LookupError, AttributeError) as error:
-        raise UserError(f"{path} is spoilt: {where} is {_show(state)}, not the state of such a generator") from error
+        raise UserError(f"{path} is damaged: {where} is {_show(state)}, not the state of such a generator") from error
 
 
 def _restore_python(state: Any) -> None:
@@ -284,4 +284,4 @@ def _require(holds: bool, path: str | Path, where: str, found: Any, expected: st
 
 
 def _fail(path: str | Path, where: str, found: Any, expected: str) -> None:
-    raise UserError(f"{path} is spoilt: {where} is {found}, expected is {expected}; use an earlier checkpoint")
+    raise UserError(f"{path} is damaged: {where} is {found}, expected is {expected}; use an earlier checkpoint")
