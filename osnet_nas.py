@@ -15,15 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genotype import BLOCK_NAMES, BLOCK_PATHS, CANDIDATE_NAMES, STAGES, Genotype
+from genotype import BLOCK_PATHS, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, STAGES, Genotype
 from osnet_blocks import CANDIDATES, InstanceNorm, OSBlock, OSNetBase
 from search.paths import sample_path_weights
 from utils.errors import UserError
 
 __all__ = ["MixedBlock", "SharedMixedBlock", "SuperNet", "build_supernet", "sample_path_weights"]
 
-NUM_BLOCKS = len(BLOCK_NAMES)
-NUM_CANDIDATES = len(CANDIDATE_NAMES)
 PLACEMENTS = tuple(CANDIDATES.values())
 BlockFactory = Callable[[int, int], nn.Module]  # of the channels that come in and go out: a mixed block
 

@@ -24,10 +24,9 @@ import numpy as np
 import statsmodels.api as sm
 from scipy import stats
 
+from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS
 from search.trainings import (
     MIN_RESIDUALS,
-    NUM_BLOCKS,
-    NUM_CANDIDATES,
     Observation,
     Trainings,
     code_candidates,
@@ -35,7 +34,6 @@ from search.trainings import (
 )
 
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
-NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
 NUM_DRAWS = 2000  # for the set of architectures that cannot be told from the best
 MODELS = ("bits", "candidates", "bits and counts", "candidates and counts")  # by rising number of terms
 

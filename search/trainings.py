@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES
 from utils.errors import UserError
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 MIN_RESIDUALS = 3  # degrees of freedom that the intervals need at least
 MAX_SHARE = 0.999  # of the variance that trainings of one architecture can share
 

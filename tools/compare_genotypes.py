@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
-from genotype import NAMED_STEM_NORMS, Genotype, is_digits
-from search.answer import NUM_GENOTYPES, list_digits
+from genotype import NAMED_STEM_NORMS, NUM_GENOTYPES, Genotype, is_digits
+from search.answer import list_digits
 from search.compare import Interval, estimate, estimate_difference
 from search.launcher import LocalLauncher
 from search.trials import MAIN, describe_outcome
