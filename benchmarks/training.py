@@ -100,7 +100,6 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
             targets={},
             preparer=Preparer(channels_last=cfg.train.channels_last),
             num_train_pids=NUM_PIDS,
-            num_train_cams=1,
             sources={},
         )
         (Path(folder) / "checkpoints").mkdir()

@@ -71,7 +71,6 @@ class Data:
         targets: By data set name, in the configuration's order.
         preparer: Turns a batch into the network's input.
         num_train_pids: Training identities; labels are 0 … num_train_pids - 1.
-        num_train_cams: Training cameras, those of different sources counted apart.
         sources: The training images of each source, by name.
         held_out: How the sources were divided, None where they were not; its tests are among the targets.
         taught: Batches of held-out cameras' images of trained people, with their labels; None: not asked for.
@@ -81,7 +80,6 @@ class Data:
     targets: dict[str, Target]
     preparer: Preparer
     num_train_pids: int
-    num_train_cams: int
     sources: Mapping[str, Sequence[Sample]]
     held_out: HeldOut | None = None
     taught: TrainLoader | None = None
@@ -163,8 +161,7 @@ def build_loaders(
                 f"{cfg.train.batch_size}; lower it, or nas.num_folds"
             )
         taught = _build_train_loader(cfg, labelled, pipeline, device, rank, world_size)
-    num_cams = len({s.camid for s in samples})
-    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
+    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, sources, held_out, taught)
 
 
 def build_targets(
@@ -177,7 +174,7 @@ def build_targets(
     """
     names = list(cfg.data.targets) or list(cfg.data.sources)
     targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size, share)
-    return Data(None, targets, build_preparer(cfg), 0, 0, {})
+    return Data(None, targets, build_preparer(cfg), 0, {})
 
 
 def build_preparer(cfg: CfgNode, pipeline: Pipeline | None = None) -> Preparer:

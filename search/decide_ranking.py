@@ -208,6 +208,9 @@ def _explain(block: BlockMarginals, chosen: int, is_composed: bool) -> str:
     ahead += f"{block.share_beaten[second]:.1%} of draws of people"
     if not is_composed and chosen != block.chosen:
         return f"as in the best of all, since blocks interact; alone it would be {CANDIDATE_NAMES[block.chosen]}"
-    if block.is_decided or chosen == block.best:
+    if block.is_decided:
         return ahead
-    return f"the simplest of those not beaten; {ahead}"
+    others = [k for k in range(NUM_CANDIDATES) if k != block.best]
+    ruled_out = [CANDIDATE_NAMES[k] for k in others if block.share_beaten[k] >= 1 - PAIR_LEVEL]
+    ahead += f"; ruled out: {', '.join(ruled_out)}" if ruled_out else ""
+    return ahead if chosen == block.best else f"the simplest of those not ruled out; {ahead}"

@@ -43,7 +43,7 @@ def test_loaders_and_summary(tmp_path: Path) -> None:
     data = build_loaders(make_config(tmp_path, data__transforms=["random_flip", "color_jitter"]), CPU)
 
     assert data.train
-    assert (data.num_train_pids, data.num_train_cams, len(data.train)) == (4, 2, 4)
+    assert (data.num_train_pids, len(data.train)) == (4, 4)
     (batch, *_) = data.train.batches(0)
     assert data.preparer(batch, CPU).shape == (4, 3, 32, 32)
     assert list(data.targets) == ["market1501"]
