@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from genotype import CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype, digits_of, number_of
+from genotype import CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, Genotype, digits_of, number_of
 from search.answer import Answer, BlockAnswer
 from search.ranking import Ranking
 
@@ -41,7 +41,6 @@ class BlockMarginals:
         share_beaten: In what share of draws the best beats each candidate, (4,); 1 for itself.
         is_decided: Whether it beats each of the others in all but a share of ``PAIR_LEVEL``: at ``LEVEL`` over all
             blocks' comparisons together.
-        chosen: The best where it is decided; else, of those that it does not beat so, the one with the fewest IN.
     """
 
     values: np.ndarray
@@ -50,7 +49,6 @@ class BlockMarginals:
     best: int
     share_beaten: np.ndarray
     is_decided: bool
-    chosen: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class RankingDecision:
     Attributes:
         digits: The answer: ``composed`` if that is not significantly worse than the best of all, else the best.
         blocks: The six blocks.
-        composed: The genotype of the blocks' chosen candidates.
+        composed: The genotype of each block's best candidate.
         best: The genotype with the highest score.
         not_worse: Numbers of the genotypes that are not significantly worse than the best, ascending.
         num_people: Whom the queries show.
@@ -98,7 +96,7 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
         for block in range(NUM_BLOCKS)
     )  # fmt: skip
     not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
-    composed = "".join(str(block.chosen) for block in blocks)
+    composed = "".join(str(block.best) for block in blocks)
     best = digits_of(int(scores.argmax()))
     is_good = number_of(composed) in not_worse
     return RankingDecision(
@@ -148,7 +146,6 @@ def _judge_block(means: np.ndarray, drawn: np.ndarray, num_people: int) -> Block
         best=best,
         share_beaten=share_beaten,
         is_decided=len(close) == 1,
-        chosen=min(close, key=lambda k: (NUM_INS[k], -means[k])),
     )
 
 
@@ -183,7 +180,7 @@ def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
     for chosen, block in zip(decision.digits, decision.blocks, strict=True):
         candidate = CANDIDATE_NAMES[int(chosen)]
         is_decided = block.is_decided and block.best == int(chosen)
-        reason = _explain(block, int(chosen), decision.is_composed)
+        reason = _explain(block, int(chosen))
         intervals = (row.tolist() for row in (block.values, block.low, block.high))
         blocks.append(BlockAnswer(candidate, is_decided, reason, *intervals))
     return Answer(
@@ -201,16 +198,12 @@ def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
     )
 
 
-def _explain(block: BlockMarginals, chosen: int, is_composed: bool) -> str:
+def _explain(block: BlockMarginals, chosen: int) -> str:
     """Says why a block has its candidate."""
-    second = max((k for k in range(NUM_CANDIDATES) if k != block.best), key=lambda k: block.values[k])
-    ahead = f"{CANDIDATE_NAMES[block.best]} is ahead of {CANDIDATE_NAMES[second]} in "
-    ahead += f"{block.share_beaten[second]:.1%} of draws of people"
-    if not is_composed and chosen != block.chosen:
-        return f"as in the best of all, since blocks interact; alone it would be {CANDIDATE_NAMES[block.chosen]}"
-    if block.is_decided:
-        return ahead
     others = [k for k in range(NUM_CANDIDATES) if k != block.best]
+    second, best = max(others, key=lambda k: block.values[k]), CANDIDATE_NAMES[block.best]
+    if chosen != block.best:
+        return f"as in the best of all networks, since blocks interact; on average it would be {best}"
+    reason = f"ahead of {CANDIDATE_NAMES[second]} in {block.share_beaten[second]:.1%} of draws of people"
     ruled_out = [CANDIDATE_NAMES[k] for k in others if block.share_beaten[k] >= 1 - PAIR_LEVEL]
-    ahead += f"; ruled out: {', '.join(ruled_out)}" if ruled_out else ""
-    return ahead if chosen == block.best else f"the simplest of those not ruled out; {ahead}"
+    return f"{reason}; ruled out: {', '.join(ruled_out)}" if ruled_out else reason

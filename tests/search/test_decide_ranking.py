@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from search import decide_ranking as module
-from search.decide_ranking import decide_by_ranking
+from search.decide_ranking import answer_by_ranking, decide_by_ranking
+from search.ranking import Ranking
 
 GRID = np.array(list(np.ndindex(*[4] * 6)))
 
@@ -63,21 +64,24 @@ def test_clear_effects_are_decided():
     assert len(decision.not_worse) < 100
 
 
-def test_where_nothing_is_known_the_simplest_stays():
+def test_where_nothing_is_known_nothing_is_decided_and_the_best_on_average_is_the_answer():
     decision = decide_by_ranking(*simulate(np.random.default_rng(3), 30))
-    assert decision.composed == decision.digits == "000000"
+    assert decision.digits == decision.composed
     assert not any(block.is_decided for block in decision.blocks)
-    for block in decision.blocks:
+    for digit, block in zip(decision.digits, decision.blocks, strict=True):
+        assert int(digit) == block.best == block.values.argmax()
         assert block.share_beaten[block.best] == 1
 
 
-@pytest.mark.parametrize(("values", "chosen"), [([-1, 0.01, 0, 0], 1), ([-1, 0, 0.05, 0.06], 2), ([-1, -1, -1, 0], 3)])
-def test_of_candidates_that_are_not_beaten_the_fewest_norms_stay(values, chosen):
-    """Between INv1 and INv2, which have one each, the better."""
+def test_what_is_ruled_out_is_named_where_nothing_is_decided():
     effects = np.zeros((6, 4))
-    effects[4] = values
-    decision = decide_by_ranking(*simulate(np.random.default_rng(4), 30, effects, spread=0.1))
-    assert decision.blocks[4].chosen == chosen
+    effects[4] = [-1, 0.05, 0.06, 0]
+    ap, pids = simulate(np.random.default_rng(4), 30, effects, spread=0.1)
+    answer = answer_by_ranking(Ranking(ap.astype(np.float32), pids), {})
+    block = answer.blocks[4]
+    assert not block.is_decided
+    assert block.reason.endswith("of draws of people; ruled out: OSBlock")
+    assert block.candidate != "OSBlock"
 
 
 def test_where_blocks_interact_the_best_of_all_is_the_answer():
