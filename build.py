@@ -287,6 +287,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         model.to(memory_format=torch.channels_last)
     model.to(runtime.device)
     runtime.check_batch_size(train.batch_size)
+    runtime.check_device_batch(train.batch_size, train.device_batch)
     runtime.check_sync_bn(train.sync_bn)
     task = build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
     return TrainStep(
@@ -300,6 +301,8 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         amp=train.amp,
         clip_grad_norm=train.clip_grad_norm,
         ema_decay=train.ema_decay,
+        device_batch=train.device_batch,
+        compares_images=cfg.loss.name == "triplet",
     )
 
 

@@ -11,10 +11,10 @@ def one_of(*allowed: object) -> Check:
     return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
 
 
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` up, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
-    return lambda value: "" if value >= low or value == or_ else f"must be at least {low}{also}"
+def at_least(low: float, *others: float) -> Check:
+    """Allows values from ``low`` up, and ``others``."""
+    also = "".join(f" (or {other})" for other in others)
+    return lambda value: "" if value >= low or value in others else f"must be at least {low}{also}"
 
 
 def above(low: float) -> Check:
