@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-gpu lint format clean
 
 demo: $(VENV)/run.txt  ## search, retrain and compare on drawn data; results in demo/
 	$(RUN) -m tools.demo
 
 test: $(VENV)/dev.txt  ## all tests, one process per core
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+
+test-gpu: $(VENV)/dev.txt  ## what needs a GPU
+	$(RUN) -m pytest tests/gpu -rs
 
 lint: $(VENV)/dev.txt  ## style, types, spelling
 	$(VENV)/bin/ruff check .

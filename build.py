@@ -16,7 +16,7 @@ from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
-from engine.evaluator import Prepare, build_protocols
+from engine.evaluator import Prepare, build_scoring_rules
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
@@ -31,14 +31,16 @@ from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
 from genotype import NAMED_STEM_NORMS, Genotype, is_digits
+from network_settings import find_settings, settings_at_odds, settings_of
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet
 from search.uniform import UniformSearch
-from utils.checkpoint import FORMAT, find_last, load_checkpoint, read_tensors
+from utils.checkpoint import find_last
+from utils.checkpoint_schema import load_training_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.network_file import load_network_weights, read_network_file
 from utils.run_folder import RunFolder
-from utils.torchreid_weights import load_torchreid_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,64 +66,42 @@ def build_network(cfg: CfgNode, num_classes: int) -> Network:
     identity = {"name": cfg.model.name, "width": cfg.model.width, "loss": cfg.loss.name, "num_classes": num_classes}
     if cfg.model.name == "osnet_nas":
         return Network(build_search_network(cfg, num_classes), {**identity, "candidates": cfg.nas.candidates})
-    genotype, stem_norm = choose_genotype(cfg)
+    genotype, stem_norm = choose_genotype(cfg.model.genotype), cfg.model.stem_norm
     child = build_child(num_classes, genotype, cfg.model.width, stem_norm, cfg.loss.name)
     return Network(child, {**identity, "genotype": list(genotype.blocks), "stem_norm": stem_norm})
 
 
-def choose_genotype(cfg: CfgNode) -> tuple[Genotype, str]:
-    """Returns the child's genotype and stem norm: a published name's, a file's, or the GENOTYPE line's.
+def choose_genotype(choice: str) -> Genotype:
+    """Returns the genotype of a published name, six digits, a file or a search's folder; empty: the GENOTYPE line's.
 
     Raises:
         UserError: neither a published name nor a genotype file.
     """
-    choice = cfg.model.genotype
     if not choice:
-        return GENOTYPE.check(), cfg.model.stem_norm
+        return GENOTYPE.check()
     if choice in NAMED_STEM_NORMS:
-        return Genotype.named(choice), NAMED_STEM_NORMS[choice]
+        return Genotype.named(choice)
     if is_digits(choice):
-        return Genotype.from_digits(choice), cfg.model.stem_norm
-    if not Path(choice).exists():
+        return Genotype.from_digits(choice)
+    path = Path(choice)
+    if not path.exists():
         raise UserError(f"model.genotype = {choice!r}: no such file, and the known names are {list(NAMED_STEM_NORMS)}")
-    return Genotype.from_json(choice), cfg.model.stem_norm
+    return Genotype.from_json(path / "genotype.json" if path.is_dir() else path)
 
 
 def load_weights(network: Network, path: str) -> None:
     """Loads weights from a checkpoint of this project or a file of Torchreid's; a classifier of another size stays.
 
     Raises:
-        UserError: the file cannot be read or is of another network.
+        UserError: the file cannot be read, is of another network (the settings that fit are named), or not whole.
     """
-    document = read_tensors_or_none(path)
-    if document is None:
-        load_torchreid_weights(network.model, path)
-        return
-    check_identity(network, document, path, ignored=("num_classes", "loss"))
-    state = document["model"]
-    own = network.model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if tensor.shape == own[name].shape}
-    if skipped := sorted(state.keys() - fitting.keys()):
-        logger.info("%s: %s of another number of identities, not loaded", path, ", ".join(skipped))
-    network.model.load_state_dict(own | fitting)
+    file = read_network_file(path)
+    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
+        raise UserError(problem)
+    load_network_weights(network.model, file)
 
 
-def read_tensors_or_none(path: str) -> dict[str, Any] | None:
-    """Returns the checkpoint if the file is one of this project's, None for a file of another kind.
-
-    Raises:
-        UserError: a checkpoint of this project that cannot be read, or no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"model.load_weights: no file {path}")
-    try:
-        document = read_tensors(path)
-    except UserError:
-        return None  # the importer knows more formats, and says what is wrong
-    return load_checkpoint(path) if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, ignored: tuple[str, ...] = ()) -> None:
+def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str) -> None:
     """Checks that a checkpoint is of this network.
 
     Raises:
@@ -131,7 +111,7 @@ def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str, i
     if saved.get("name") == "osnet_nas":
         saved = {"candidates": "separate", **saved}  # a checkpoint from before there were others
     for key in sorted(saved.keys() | own.keys()):
-        if key not in ignored and saved.get(key) != own.get(key):
+        if saved.get(key) != own.get(key):
             raise UserError(
                 f"{path} is a checkpoint of another model: its {key} is {saved.get(key)}, this run's {own.get(key)}"
             )
@@ -146,15 +126,13 @@ def build_resumed(cfg: CfgNode, folder: RunFolder) -> dict[str, Any] | None:
     if not cfg.model.resume or not folder.trains:
         return None
     if cfg.model.resume == "auto":
-        found = find_last(folder.checkpoints)
+        found = find_last(folder.checkpoints, load_training_checkpoint)
         if found is None:
             return None
         path, checkpoint = found
     else:
         path = Path(cfg.model.resume)
-        checkpoint = load_checkpoint(path)
-    if "progress" not in checkpoint:
-        raise UserError(f"{path} holds a network's weights alone; start from them with model.load_weights {path}")
+        checkpoint = load_training_checkpoint(path)
     check_same_run(checkpoint["config"], cfg, path)
     if not (folder.checkpoints / "best.pt").exists():
         checkpoint["progress"]["best"] = -1.0  # what was best lies in another run's folder
@@ -197,7 +175,7 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
         get_network=get_network,
         targets=data.targets,
         prepare=prepare,
-        protocols=build_protocols(cfg),
+        rules=build_scoring_rules(cfg),
         runtime=runtime,
     )
 
@@ -217,13 +195,14 @@ def build_pictures(cfg: CfgNode, data: Data) -> Pictures | None:
     shown = {}
     for name, target in data.targets.items() if cfg.test.visactmap else ():
         samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]
-        shown[name] = EvalLoader(
+        batches = EvalLoader(
             samples,
             batch_size=cfg.test.batch_size,
             height=cfg.data.height,
             width=cfg.data.width,
             on_corrupt=cfg.data.on_corrupt,
         )
+        shown[name] = batches, target.names
     return Pictures(cfg.test.visrank_topk if cfg.test.visrank else 0, shown)
 
 
@@ -294,7 +273,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         model=model,
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),
         task=task,
-        loss=build_loss(cfg),
+        loss=build_loss(cfg, runtime),
         optimizers=build_optimizers(cfg, model),
         prepare=build_prepare(data, runtime.device),
         runtime=runtime,

@@ -1,7 +1,5 @@
 """From the config to a designed search."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +8,12 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from datasets.base import hash_samples, training_samples
-from datasets.build import read_data_sets
+from datasets.base import hash_samples
+from datasets.build import read_data_sets, read_sources
 from datasets.holdout import hold_out
-from default_config import FREE_KEYS, default_config, flatten, load_config
+from default_config import flatten, load_config
 from engine.metrics import list_versions
+from experiment import hash_settings
 from search.design import Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.trials import Trial
@@ -71,25 +70,15 @@ def build_trial_settings(cfg: CfgNode) -> list[str]:
 
 
 def hash_recipe(settings: Mapping[str, Any]) -> str:
-    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common.
-
-    Settings at their defaults do not enter, so a setting that is added later changes nothing; where a default changes,
-    ``engine.metrics.NUMERICS`` does too.
-    """
-    defaults = flatten(default_config())
-    common = {
-        key: value
-        for key, value in settings.items()
-        if value != defaults.get(key) and key not in FREE_KEYS | _PER_TRIAL and not key.startswith("test.")
-    }
-    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:12]
+    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common."""
+    return hash_settings(settings, {*_PER_TRIAL, *(key for key in settings if key.startswith("test."))})
 
 
 def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
     """Returns what stands for the sources' images, and the targets' if wanted; every fold is held out as a check."""
     targets = list(cfg.data.targets) if with_targets else []
     splits = read_data_sets(cfg, [*cfg.data.sources, *targets])
-    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
+    sources = read_sources(cfg, splits, targets)
     for fold in range(cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(sources)):
         hold_out(sources, cfg.nas.held_out, fold, cfg.nas.num_folds)
     tested = [part for name in targets for part in (splits[name].query, splits[name].gallery)]

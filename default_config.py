@@ -5,93 +5,70 @@ file that the config file names as its ``base`` (a path from the config file's f
 line's flags, the command line's ``KEY VALUE`` pairs.
 """
 
-import ast
-import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
-from config_keys import KEYS, REFUSED
+from config_keys import FREE_KEYS, KEYS, REFUSED, TORCHREID_NAME
+from genotype import NAMED_STEM_NORMS
+from utils.config_file import read_config_file
+from utils.config_value import check_text, coerce, expand_path
 from utils.errors import UserError
 from utils.suggest import nearest
 
 
 def default_config() -> CfgNode:
     """Returns the settings at their defaults, not frozen."""
-    cfg = CfgNode()
-    for name, key in KEYS.items():
-        *groups, last = name.split(".")
-        node = cfg
-        for group in groups:
-            if group not in node:
-                node[group] = CfgNode()
-            node = node[group]
-        node[last] = list(key.default) if isinstance(key.default, list) else key.default
-    return cfg
+    return _make_node({name: key.default for name, key in KEYS.items()})
 
 
 def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> CfgNode:
     """Merges defaults, config files and overrides (by full key), checks every value, and freezes the result.
 
+    A text is read in the type of the setting. What one setting says of another is written into it: a name of
+    Torchreid's says genotype and width, a published genotype its stem norm, and what a run starts from how many epochs
+    ``train.fixbase_epoch`` -1 means.
+
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, settings at odds.
     """
-    cfg = default_config()
+    given: dict[str, Any] = {}
     for file in files:
-        for name, value in _read_file(Path(file)).items():
-            set_value(cfg, name, value)
+        for name, (value, where) in _read_settings(str(file)).items():
+            try:
+                given |= _check_setting(name, value)
+            except UserError as error:
+                raise UserError(f"{error} ({where})") from error
     for name, value in (overrides or {}).items():
-        set_value(cfg, name, value)
+        given |= _check_setting(name, value)
+    _check_refused(given)
+    settings = {name: given.get(name, key.default) for name, key in KEYS.items()}
+    _write_out_names(settings, given.keys())
+    if settings["train.fixbase_epoch"] == -1:  # on a body of random weights a classifier would learn nothing of use
+        num_epochs = settings["train.max_epoch"] if settings["model.load_weights"] else 0
+        settings["train.fixbase_epoch"] = min(10, num_epochs // 2)
+    cfg = _make_node(settings)
     _check_together(cfg)
     cfg.freeze()
     return cfg
 
 
-def set_value(cfg: CfgNode, name: str, value: object) -> None:
-    """Sets one setting after checking its name, type and range.
-
-    Raises:
-        UserError: names the key, the value and what is allowed.
-    """
-    if name in REFUSED:
-        neutral, reason = REFUSED[name]
-        if value != neutral:
-            raise UserError(f"config: {name} = {value!r} is not offered: {reason}")
-        return
-    if name not in KEYS:
-        raise UserError(f"config: unknown key {name!r}{nearest(name, [*KEYS, *REFUSED])}")
-    key = KEYS[name]
-    value = _coerce(name, value, key.default)
-    problem = "must be finite" if value in (math.inf, -math.inf) or value != value else key.check(value)
-    if problem:
-        raise UserError(f"config: {name} = {value!r}: {problem}")
-    *groups, last = name.split(".")
-    node = cfg
-    for group in groups:
-        node = node[group]
-    node[last] = value
-
-
-def parse_pairs(words: Sequence[str]) -> dict[str, Any]:
-    """Reads the command line's ``KEY VALUE …`` pairs; values are Python literals, else text.
+def parse_pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads the command line's ``KEY VALUE …`` pairs; of a key given twice the last one counts.
 
     Raises:
         UserError: a key without a value.
     """
     if len(words) % 2:
         raise UserError(f"config: the key {words[-1]!r} has no value; settings come as KEY VALUE pairs")
-    return {name: _parse_value(name, text) for name, text in zip(words[::2], words[1::2], strict=True)}
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def _parse_value(name: str, text: str) -> object:
-    """Reads a value of the command line; where a setting is text, 2024_05 is no number."""
-    value = _parse_literal(text)
-    is_text = name in KEYS and isinstance(KEYS[name].default, str)
-    return text if is_text and not isinstance(value, str) else value
+def find_keys(name: str) -> list[str]:
+    """Lists the settings that a name without its group could mean: ``lr`` is ``train.lr``."""
+    return [key for key in KEYS if key == name or key.endswith(f".{name}")]
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -103,22 +80,6 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Settings that do not change what a run computes.
-FREE_KEYS = frozenset(
-    {
-        "use_gpu", "data.root", "data.save_dir", "data.workers", "data.cache", "model.resume", "train.print_freq",
-        "train.save_every_min", "train.keep_checkpoints", "test.batch_size", "test.evaluate", "test.visrank",
-        "test.visrank_topk", "test.visactmap",
-    }
-)  # fmt: skip
-
-
-def config_hash(cfg: CfgNode) -> str:
-    """Returns 12 hex digits that stand for all settings that change what a run computes."""
-    text = yaml.safe_dump({k: v for k, v in flatten(cfg).items() if k not in FREE_KEYS}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
     """Checks that a checkpoint was made under these settings.
 
@@ -127,59 +88,128 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     """
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
-    free = FREE_KEYS | {"model.load_weights"}  # what a run started from is in its checkpoint
-    changed = [k for k in sorted(then.keys() | own.keys()) if k not in free and then.get(k) != own.get(k)]
-    if changed:
-        shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in changed)
-        raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
-                        "model.load_weights")  # fmt: skip
+    _write_out_names(then, ())
+    differing = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
+    if set(differing) <= {"model.load_weights"}:  # what a run started from is in its checkpoint
+        return
+    shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in differing)
+    raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
+                    "model.load_weights")  # fmt: skip
 
 
-def _read_file(path: Path, is_base: bool = False) -> dict[str, Any]:
-    """Reads a config file's settings by full key, over those of the file that it names as its ``base``, if any."""
+def _make_node(settings: Mapping[str, Any]) -> CfgNode:
+    cfg = CfgNode()
+    for name, value in settings.items():
+        *groups, last = name.split(".")
+        node = cfg
+        for group in groups:
+            node = node.setdefault(group, CfgNode())
+        node[last] = list(value) if isinstance(value, list) else value
+    return cfg
+
+
+def _read_settings(file: str, is_base: bool = False) -> dict[str, tuple[Any, str]]:
+    """Reads a config file's settings, over those of the file that it names as its ``base``, if any.
+
+    Returns:
+        By full key: the value, and the file and line that it comes from.
+    """
+    if not file:
+        raise UserError("the config file's name is empty")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict | None):
-        raise UserError(f"config file {path} must hold groups of settings, not {type(document).__name__}")
-    settings = flatten(document or {})
+        path = Path(expand_path(file))
+    except ValueError as error:
+        raise UserError(f"config file {file[:80]}: {error}") from error
+    entries = read_config_file(path)
+    settings = {name: (entry.value, f"{path}, line {entry.line}") for name, entry in entries.items()}
     if "base" not in settings:
         return settings
-    base = settings.pop("base")
-    if is_base or not isinstance(base, str):
+    base, _ = settings.pop("base")
+    if is_base or not isinstance(base, str) or not base:
         raise UserError(
-            f"config file {path}: base = {base!r}: must be the path of a config file, from this one's folder, that has "
-            "no base itself"
+            f"config file {path}: base = {_shorten(base)}: must be the path of a config file, from this one's folder, "
+            "that has no base itself"
         )
-    return _read_file(path.parent / base, is_base=True) | settings
+    return _read_settings(base if base.startswith("~") else str(path.parent / base), is_base=True) | settings
 
 
-def _parse_literal(text: str) -> object:
+def _check_setting(name: str, value: Any) -> dict[str, Any]:
+    """Returns one setting, by full key, after checking its name, type and range; an empty group has none.
+
+    Raises:
+        UserError: names the key, the value and what is allowed.
+    """
+    if value is None and any(key.startswith(f"{name}.") for key in (*KEYS, *REFUSED)):
+        return {}
+    if name not in KEYS and name not in REFUSED:
+        keys = find_keys(name)
+        hint = f"; did you mean {keys[0]!r}?" if keys else nearest(name, [*KEYS, *REFUSED])
+        raise UserError(f"config: unknown key {_shorten(name)}{hint}")
+    if value is None:
+        raise UserError(f"config: {name} has no value")
+    key = KEYS.get(name)
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        value = coerce(value, key.default if key else REFUSED[name][0])
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+            if isinstance(text, str):
+                check_text(text)
+        problem = key.check(value) if key else ""
+        if key and key.is_path:
+            value = expand_path(value)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise UserError(f"config: {name} = {_shorten(value)}: {problem}")
+    return {name: value}
 
 
-def _coerce(name: str, value: object, default: object) -> object:
-    """Returns ``value`` in the type of ``default``: a whole number where a float is due, a tuple as a list."""
-    if isinstance(default, float) and isinstance(value, str):
-        value = _parse_literal(value)  # YAML takes 1e-3 for text
-    if isinstance(default, list) and isinstance(value, list | tuple):
-        return [_coerce(name, v, default[0] if default else 0) for v in value]
-    if isinstance(default, list) and type(value) is type(default[0] if default else 0):
-        return [value]
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # a folder called 1
-    if type(value) is not type(default):
-        kind = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
-        raise UserError(f"config: {name} = {value!r}: must be {kind[type(default)]}, not {type(value).__name__}")
-    return value
+def _check_refused(given: Mapping[str, Any]) -> None:
+    """Checks that Torchreid's settings that are not offered here are at the value that changes nothing.
+
+    ``model.pretrained`` changes nothing either where other weights are loaded over those that it would download.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, (neutral, reason) in REFUSED.items():
+        is_overridden = name == "model.pretrained" and given.get("model.load_weights")
+        if given.get(name, neutral) != neutral and not is_overridden:
+            raise UserError(f"config: {name} = {_shorten(given[name])} is not offered: {reason}")
+
+
+def _write_out_names(settings: dict[str, Any], given: Iterable[str]) -> None:
+    """Writes out what Torchreid's names (``osnet_ain_x0_25``) and published genotypes (``osnet_ain``) say.
+
+    Args:
+        settings: By full key; changed in place.
+        given: Those that were not left at their default.
+
+    Raises:
+        UserError: a setting that was given says something else.
+    """
+    said = {key for key in given if settings.get(key, "") != ""}
+    for key in ("model.genotype", "model.name"):
+        name = str(settings[key])
+        if match := TORCHREID_NAME.fullmatch(name):
+            settings["model.name"] = "osnet_child" if key == "model.name" else settings["model.name"]
+            _imply(settings, said - {key}, f"{key} {name}", "model.genotype", match[1])
+            _imply(settings, said, f"{key} {name}", "model.width", float(match[2].replace("_", ".")))
+            said |= {"model.genotype", "model.width"}
+    genotype = str(settings["model.genotype"])
+    if genotype in NAMED_STEM_NORMS:
+        _imply(settings, said, f"model.genotype {genotype}", "model.stem_norm", NAMED_STEM_NORMS[genotype])
+
+
+def _imply(settings: dict[str, Any], said: Set[str], source: str, key: str, value: Any) -> None:
+    """Sets ``key`` to what ``source`` means; raises UserError where it was given as something else."""
+    if key in said and settings[key] != value:
+        raise UserError(f"config: {source} means {key} {value}, but {key} is set to {settings[key]}; leave one out")
+    settings[key] = value
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _check_together(cfg: CfgNode) -> None:
@@ -208,8 +238,6 @@ def _check_together(cfg: CfgNode) -> None:
                         f"{cfg.train.max_epoch}")  # fmt: skip
     if cfg.loss.name == "triplet" and cfg.loss.triplet.weight_t == 0 and cfg.loss.triplet.weight_x == 0:
         raise UserError("config: loss.triplet.weight_t and weight_x are both 0: nothing to learn")
-    if any(s <= 0 for s in cfg.data.norm_std):
-        raise UserError(f"config: data.norm_std = {cfg.data.norm_std}: must be above 0")
 
 
 def _check_method(cfg: CfgNode) -> None:

@@ -201,6 +201,11 @@ class SuperNet(OSNetBase):
                 return cast(_Mixture, block).uses(parameter.removeprefix(f"{name}."), candidate)
         return True
 
+    @torch.no_grad()
+    def settle(self, genotype: Genotype) -> None:
+        """Makes a genotype's candidates the only probable ones: what ``derive`` then returns."""
+        self.alphas.copy_(F.one_hot(torch.tensor(genotype.indices), NUM_CANDIDATES))
+
     def derive(self, found: Mapping[str, Any] | None = None) -> Genotype:
         """Returns the genotype of the most probable candidates; of equals the first in the candidate table."""
         best = self.alphas.detach().argmax(dim=-1)

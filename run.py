@@ -6,8 +6,9 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,28 @@ from build import (
     load_weights,
 )
 from build_design import build_design
+from build_search import build_ranker
 from datasets.build import Data, build_loaders, build_targets
-from default_config import config_hash
+from default_config import flatten
 from engine.interrupt import StopRequest
-from engine.metrics import RunFacts, format_metrics, list_versions, measure_peak_memory
+from engine.memory import measure_peak_memory
+from engine.metrics import RunFacts, format_metrics, list_versions
 from engine.pictures import Pictures
+from engine.safety import explain_faults
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
+from engine.task import TrainSettings
 from engine.trainer import Trainer
+from experiment import identify_experiment
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
+from search.answer import RANKING_NAME
 from search.decide_argmax import decide_argmax
+from search.decide_ranking import answer_by_ranking
 from search.design import DesignedSearch
 from search.ending import collect_budgets, collect_trajectories, conclude, list_trials
 from search.paths import GumbelSoftmax
+from search.ranking import RANKING_ADVICE, Ranker
 from search.report import ReportData
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
@@ -67,6 +76,7 @@ class Job:
         config: The merged settings, as YAML.
         input_size: Height and width of the network's input, px.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
+        make_ranker: Makes what ranks all sub-networks once they are trained; None where the method does not.
         started: ``time.monotonic()`` at its start.
     """
 
@@ -81,6 +91,7 @@ class Job:
     config: str
     input_size: tuple[int, int]
     found: Mapping[str, Any]
+    make_ranker: Callable[[], Ranker] | None
     started: float
 
 
@@ -114,6 +125,8 @@ def run(job: Job | DesignJob) -> None:
         run_design(job)
     elif job.trainer is None:
         run_evaluation(job)
+    elif isinstance(job.network.model, SuperNet) and job.make_ranker:
+        run_one_shot(job, job.trainer, job.network.model, job.make_ranker)
     elif isinstance(job.network.model, SuperNet):
         run_search(job, job.trainer, job.network.model)
     else:
@@ -124,17 +137,27 @@ def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
     """Trains the super-network, keeps each block's most probable candidate, scores the network that this derives."""
     start(job)
     scores = train(trainer)
-    costs = {
-        "seconds": trainer.seconds,
-        "image_passes": trainer.image_passes,
-        "peak_memory_bytes": measure_peak_memory(job.runtime),
-    }
     alpha_data = "train" if trainer.alpha_batches is None else "held_out"
-    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), costs, alpha_data)
+    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), measure_costs(job, trainer), alpha_data)
     if job.folder.writes:
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
     report(job, scores)
+
+
+def run_one_shot(job: Job, trainer: Trainer, supernet: SuperNet, make_ranker: Callable[[], Ranker]) -> None:
+    """Trains one path per step, ranks all sub-networks on held-out images, decides, scores the network found."""
+    start(job)
+    train(trainer)
+    with explain_faults(job.runtime, RANKING_ADVICE):
+        ranking = make_ranker().run()
+    answer = job.runtime.share(answer_by_ranking(ranking, measure_costs(job, trainer)))
+    supernet.settle(answer.genotype)
+    if job.folder.writes:
+        shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
+        arrays = {"ap": ranking.average_precision, "query_pids": ranking.query_pids}
+        conclude(job.folder.path, answer, job.found, shown, arrays)
+    report(job, job.scorer.score(job.pictures))
 
 
 def run_design(job: DesignJob) -> None:
@@ -179,23 +202,48 @@ def train(trainer: Trainer) -> dict[str, Scores]:
     progress = trainer.progress
     if progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
+    else:
+        logger.info("%s", describe_first_epochs(trainer.settings, trainer.config["model.load_weights"]))
     if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
 
 
+def measure_costs(job: Job, trainer: Trainer) -> dict[str, float]:
+    """Returns what a search has cost so far; see ``Answer``."""
+    return {
+        "seconds": trainer.seconds,
+        "image_passes": trainer.image_passes,
+        "peak_memory_bytes": measure_peak_memory(job.runtime),
+    }
+
+
+def describe_first_epochs(settings: TrainSettings, weights: str) -> str:
+    """Says what learns at first, on a network that started from a file of weights, or from random ones."""
+    if not settings.fixbase_epoch:
+        return "all layers learn from the first epoch on"
+    layers, body = ", ".join(settings.open_layers), weights or "random weights, as no model.load_weights is given"
+    return (
+        f"only {layers} will learn in the first {settings.fixbase_epoch} epochs (train.fixbase_epoch), on {body}; all "
+        "layers after that"
+    )
+
+
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
     """Prints the scores and writes them, with what is needed to trust them, beside earlier ones; then the pictures."""
+    peak = measure_peak_memory(job.runtime)  # of all processes
     if not job.folder.writes:
         return
     seconds = job.trainer.seconds if job.trainer else time.monotonic() - job.started
     passes = job.trainer.image_passes if job.trainer else 0
     name, label = job.folder.choose_metrics_name(), job.scorer.label
-    text = format_metrics(job.facts, label, scores, job.runtime, seconds=seconds, image_passes=passes)
+    text = format_metrics(
+        job.facts, label, scores, job.runtime, seconds=seconds, image_passes=passes, peak_memory_bytes=peak
+    )
     job.folder.write(name, text)
     logger.info("scores of the %s:\n%s", label, format_scores(scores))
-    if cameras := format_camera_pairs(scores):
-        logger.info("of the queries of a camera (line) in the images of another (column):\n%s", cameras)
+    if cameras := format_camera_pairs(scores, {name: target.names for name, target in job.scorer.targets.items()}):
+        logger.info("of the queries of a camera (line), named as in the files, in the images of another:\n%s", cameras)
     logger.info("%s in %s; results are in %s", name, format_duration(seconds), job.folder.path)
     if job.pictures:
         job.pictures.write(job.folder.path)
@@ -244,7 +292,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = folder.trains or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
-    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size)
+    data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
     network = build_network(cfg, max(data.num_train_pids, 1))
@@ -258,11 +306,19 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
+            trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, network.identity)
+    settings = flatten(cfg) if checkpoint is None else checkpoint["config"]  # which knows what the run started from
+    experiment = identify_experiment(settings, network.identity, data.hash_images())
+    facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
     size = (cfg.data.height, cfg.data.width)
-    return Job(folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, started)
+    ranker = None
+    if isinstance(network.model, SuperNet) and cfg.nas.method == "uniform":
+        ranker = partial(build_ranker, cfg, runtime, data, network.model, folder.checkpoints / RANKING_NAME)
+    return Job(
+        folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, ranker, started
+    )
 
 
 def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> DesignJob:
@@ -276,7 +332,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> 
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
     search, images = build_design(cfg, folder.path)
-    facts = RunFacts(config_hash(cfg), cfg.train.seed, command, {})
+    experiment = identify_experiment(flatten(cfg), {"recipe": search.conditions["settings"]}, images)
+    facts = RunFacts(experiment, cfg.train.seed, command, {})
     return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
 
 
@@ -287,7 +344,7 @@ def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:
         "epochs": cfg.train.max_epoch,
         "width": cfg.model.width,
         "seed": cfg.train.seed,
-        "config_hash": facts.experiment,
+        "experiment": facts.experiment,
         "training_images": images,
         **list_versions(),
     }

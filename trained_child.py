@@ -1,30 +1,19 @@
 """A trained child read from a file, with all that its use needs: architecture, input size, normalisation."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, RGB
 from genotype import Genotype
-from osnet_blocks import WIDTHS
+from network_settings import LARGEST_SIDE, SMALLEST_HEIGHT, SMALLEST_WIDTH, find_settings
 from osnet_child import ChildNet, build_child
-from utils.checkpoint import FORMAT, load_checkpoint, read_tensors
 from utils.errors import UserError
-from utils.torchreid_weights import (
-    TorchreidNetwork,
-    describe_torchreid_weights,
-    load_torchreid_weights,
-    read_torchreid_weights,
-    rename_to_torchreid,
-)
+from utils.network_file import load_network_weights, read_network_file
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEIGHT, DEFAULT_WIDTH = 256, 128
-# The network halves height and width four times, and an instance norm of its last stage needs two pixels.
-SMALLEST_HEIGHT, SMALLEST_WIDTH = 32, 16
 
 
 @dataclass(frozen=True)
@@ -66,28 +55,20 @@ def load_trained_child(
         UserError: the file cannot be read, holds another network than a whole child or than one of ``genotype``, or
             the input is too small for the network (see ``check_input_size``).
     """
-    document = _read_checkpoint(path)
-    if document is None:
-        weights = read_torchreid_weights(path)
-    else:
-        weights = rename_to_torchreid(read_torchreid_weights(document.get("model", {}), str(path)))
-    try:
-        network = describe_torchreid_weights(weights)
-        _check_genotype(network.genotype, genotype)
-        assert network.genotype is not None
-        multiplier = find_multiplier(network)
-        model = build_child(1, network.genotype, multiplier, network.stem_norm)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    load_torchreid_weights(model, weights, origin=str(path), with_classifier=False)
-    config: Mapping[str, Any] = {} if document is None else document.get("config", {})
-    height = config.get("data.height", DEFAULT_HEIGHT) if height is None else height
-    width = config.get("data.width", DEFAULT_WIDTH) if width is None else width
+    file = read_network_file(path)
+    found = find_settings(file)
+    if "model.genotype" not in found:
+        raise UserError(f"{path}: these are the weights of a super-network; train a child from its genotype.json first")
+    if genotype is not None and found["model.genotype"] != genotype.check():
+        raise UserError(f"{path}: the weights are of {found['model.genotype']!r}, wanted is {genotype!r}")
+    multiplier, stem_norm = found["model.width"], found["model.stem_norm"]
+    model = build_child(1, found["model.genotype"], multiplier, stem_norm)
+    load_network_weights(model, file, with_classifier=False)
+    height = found.get("data.height", DEFAULT_HEIGHT) if height is None else height
+    width = found.get("data.width", DEFAULT_WIDTH) if width is None else width
     check_input_size(height, width)
-    mean = tuple(config.get("data.norm_mean", IMAGENET_MEAN))
-    std = tuple(config.get("data.norm_std", IMAGENET_STD))
-    logger.info("%s: x%g, %s stem norm, input %d×%d\n%s", path, multiplier, network.stem_norm, height, width,
-                network.genotype)  # fmt: skip
+    mean, std = (tuple(found.get(f"data.norm_{key}", v)) for key, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
+    logger.info("%s: x%g, %s stem norm, input %d×%d\n%s", path, multiplier, stem_norm, height, width, model.genotype)
     return TrainedChild(model.eval().requires_grad_(False), multiplier, height, width, mean, std)
 
 
@@ -95,39 +76,13 @@ def check_input_size(height: int, width: int) -> None:
     """Checks that every child can compute features of images of this size, in px; the same limits as the config's.
 
     Raises:
-        UserError: the last stage would be left without the two pixels that an instance norm needs.
+        UserError: the last stage would be left without the two pixels that an instance norm needs, or the size is
+            absurd.
     """
     if height < SMALLEST_HEIGHT or width < SMALLEST_WIDTH:
         raise UserError(
             f"input of {height}×{width} pixels (height × width): the network needs at least "
             f"{SMALLEST_HEIGHT}×{SMALLEST_WIDTH}"
         )
-
-
-def find_multiplier(network: TorchreidNetwork) -> float:
-    """Returns the channel multiplier of a network that was described by its weights.
-
-    Raises:
-        UserError: there is no OSNet with that stem.
-    """
-    for multiplier, (stem_channels, *_) in WIDTHS.items():
-        if stem_channels == network.stem_channels:
-            return multiplier
-    raise UserError(f"no OSNet has a stem of {network.stem_channels} channels")
-
-
-def _read_checkpoint(path: str | Path) -> dict[str, Any] | None:
-    """Reads a checkpoint of this project, None where the file is of another kind or unreadable."""
-    try:
-        document = read_tensors(path)
-    except UserError:
-        return None  # the importer knows more formats, and says what is wrong
-    return load_checkpoint(path) if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def _check_genotype(found: Genotype | None, wanted: Genotype | None) -> None:
-    """Raises UserError unless the weights are of a child, and of the wanted one."""
-    if found is None:
-        raise UserError("these are the weights of a super-network; train a child from its genotype.json first")
-    if wanted is not None and found != wanted.check():
-        raise UserError(f"the weights are of {found!r}, wanted is {wanted!r}")
+    if max(height, width) > LARGEST_SIDE:
+        raise UserError(f"input of {height}×{width} pixels (height × width): at most {LARGEST_SIDE} a side are allowed")

@@ -67,9 +67,8 @@ def find_shared_identities(splits: Splits) -> list[Finding]:
     """Finds identities that are in training and in the test."""
     train = {s.pid for s in [*splits.train, *splits.extra_train]}
     shared = train & {s.pid for s in [*splits.query, *splits.gallery]} - splits.distractor_pids
-    return (
-        [Finding(True, f"identities in training and in the test: {_name(map(str, sorted(shared)))}")] if shared else []
-    )
+    names = map(splits.names.person, sorted(shared))
+    return [Finding(True, f"identities in training and in the test: {_name(names)}")] if shared else []
 
 
 def find_unmatched(splits: Splits) -> list[Finding]:
@@ -82,7 +81,8 @@ def find_unmatched(splits: Splits) -> list[Finding]:
         pids = {s.pid for s in samples} - splits.distractor_pids
         lonely = sorted(pid for pid in pids if len(cameras_of[pid]) == 1)
         if lonely:
-            findings.append(Finding(False, f"{part} identities seen by one camera only: {_name(map(str, lonely))}"))
+            names = map(splits.names.person, lonely)
+            findings.append(Finding(False, f"{part} identities seen by one camera only: {_name(names)}"))
     gallery_cameras: dict[int, set[int]] = {}
     for s in splits.gallery:
         gallery_cameras.setdefault(s.pid, set()).add(s.camid)

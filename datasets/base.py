@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.label_names import LabelNames
+
+
+class MissingDataError(UserError):
+    """A folder or file of a data set that is not there; the message says where it was looked for."""
 
 
 class Sample(NamedTuple):
@@ -14,7 +19,7 @@ class Sample(NamedTuple):
 
     path: str
     pid: int  # identity: in a reader's splits as the data set numbers it, after merge_sources a label from 0
-    camid: int  # camera, from 0
+    camid: int  # camera, from 0; Splits.names has its own name
     dataset: int = 0  # which of the sources it came from, from 0
 
 
@@ -34,6 +39,7 @@ class Splits:
         distractor_pids: Identity numbers that stand for "somebody else"; never trained on.
         split_ids: All values of ``split_id`` whose splits are of the same kind as this one, ascending, for a mean over
             them; where either of two cameras can be the query, those with the same one. Empty: there is one split.
+        names: What the data set's files call its people and cameras.
     """
 
     train: Sequence[Sample]
@@ -42,6 +48,7 @@ class Splits:
     extra_train: Sequence[Sample] = ()
     distractor_pids: frozenset[int] = frozenset()
     split_ids: Sequence[int] = ()
+    names: LabelNames = field(default_factory=LabelNames, compare=False)
 
 
 @dataclass(frozen=True)
@@ -128,14 +135,15 @@ def require_folder(path: Path, expected: str) -> Path:
     """Returns ``path`` if it is a folder.
 
     Raises:
-        UserError: it is not; ``expected`` says what should be there.
+        MissingDataError: it is not; ``expected`` says what should be there.
+        UserError: it cannot be looked for, as with a name that is too long.
     """
     try:
         is_there = path.is_dir()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if not is_there:
-        raise UserError(f"no folder {path}: expected {expected}")
+        raise MissingDataError(f"no folder {path}: expected {expected}")
     return path
 
 
@@ -143,11 +151,11 @@ def require_images(folder: Path, splits: Splits) -> Splits:
     """Returns ``splits`` if it has images to train on, query and gallery.
 
     Raises:
-        UserError: one of the three is empty.
+        MissingDataError: one of the three is empty.
     """
     for part, samples in (("training", splits.train), ("query", splits.query), ("gallery", splits.gallery)):
         if not samples:
-            raise UserError(f"{folder} has no {part} image: copy the data set again")
+            raise MissingDataError(f"{folder} has no {part} image: copy the data set again")
     return splits
 
 

@@ -22,6 +22,7 @@ from datasets.decode import CorruptImageError, decode_image, resize
 from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.match_ranks import JUNK_PID
+from utils.printable import make_printable
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +249,7 @@ class BatchStream:
         for path in answer.broken:
             if path not in self.reported:
                 self.reported.add(path)
-                logger.warning("skipped broken image %s: %s", path, _STAND_INS[self.source.on_corrupt])
+                logger.warning("skipped broken image %s: %s", make_printable(path), _STAND_INS[self.source.on_corrupt])
         if answer.error is not None:
             raise UserError(answer.error)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from datasets import DATASETS, FOLDERS
+from datasets import find_folder, find_reader, point_to_layout, read_data_set
 from datasets.base import (
     ReadOptions,
     Sample,
@@ -33,8 +33,11 @@ from datasets.several_splits import choose_split_ids, keep, unite
 from datasets.style_shift import StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
+from utils.label_names import LabelNames
 from utils.log import format_table
+from utils.printable import make_printable
 from utils.suggest import nearest
+from utils.work_share import WHOLE, WorkShare
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +53,13 @@ class Target:
         gallery: Images that are searched in.
         splits: Where a mean over several splits is wanted: each of them, by split_id. Then ``query`` and ``gallery``
             hold the images of all splits, each once. Empty: ``query`` and ``gallery`` are the one split.
+        names: What the data set's files call people and cameras.
     """
 
     query: EvalLoader
     gallery: EvalLoader
     splits: Mapping[int, "Target"] = field(default_factory=dict)
+    names: LabelNames = field(default_factory=LabelNames)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ class Data:
         return format_table(("data set", "part", "identities", "images", "cameras"), rows)
 
 
-def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+def build_loaders(
+    cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1, share: WorkShare = WHOLE
+) -> Data:
     """Builds training and evaluation loaders.
 
     Args:
@@ -112,6 +119,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         device: Where the network is; on a GPU the augmentation runs there too.
         rank: Of this process, from 0.
         world_size: Number of processes.
+        share: This process's share of the check of all files.
 
     Raises:
         UserError: data or settings that cannot work.
@@ -119,8 +127,8 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     is_divided = cfg.nas.held_out != "none"
     target_names = list(cfg.data.targets) or ([] if is_divided else list(cfg.data.sources))
     splits = read_data_sets(cfg, [*cfg.data.sources, *target_names])
-    sources = {name: training_samples(splits[name], cfg.data.combineall) for name in cfg.data.sources}
-    sources = drop_broken(sources, cfg.data.on_corrupt == "skip")
+    sources = read_sources(cfg, splits, target_names)
+    sources = drop_broken(sources, cfg.data.on_corrupt == "skip", share)
     held_out = _build_held_out(cfg, sources, {name: splits[name] for name in target_names}) if is_divided else None
     sources = held_out.train if held_out else sources
     trained_on = {s.path for images in sources.values() for s in images}
@@ -142,7 +150,7 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
         )
     pipeline = Pipeline(cfg.data.transforms, cfg.data.height, cfg.data.width, tuple(cfg.data.norm_mean), cfg.train.seed)
     train = _build_train_loader(cfg, samples, pipeline, device, rank, world_size)
-    targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size)
+    targets = _build_targets(cfg, {name: splits[name] for name in target_names}, device, rank, world_size, share)
     if held_out:
         load = _build_load(cfg, device, rank, world_size)
         targets = {name: Target(load(t.query), load(t.gallery)) for name, t in held_out.tests.items()} | targets
@@ -159,14 +167,16 @@ def build_loaders(cfg: CfgNode, device: torch.device, rank: int = 0, world_size:
     return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
 
 
-def build_targets(cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1) -> Data:
+def build_targets(
+    cfg: CfgNode, device: torch.device, rank: int = 0, world_size: int = 1, share: WorkShare = WHOLE
+) -> Data:
     """Builds the evaluation loaders alone, for a run without training; reads nothing of the sources.
 
     Raises:
         UserError: data or settings that cannot work.
     """
     names = list(cfg.data.targets) or list(cfg.data.sources)
-    targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size)
+    targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size, share)
     return Data(None, targets, build_preparer(cfg), 0, 0, {})
 
 
@@ -175,11 +185,11 @@ def build_preparer(cfg: CfgNode, pipeline: Pipeline | None = None) -> Preparer:
     return Preparer(tuple(cfg.data.norm_mean), tuple(cfg.data.norm_std), pipeline, cfg.train.channels_last)
 
 
-def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) -> Sampler:
+def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
     """Builds the training sampler that ``sampler.train_sampler`` names.
 
     Raises:
-        UserError: an unknown name, or settings that the data or the number of processes rule out.
+        UserError: an unknown name, or settings that the data rule out.
     """
     name = cfg.sampler.train_sampler
     if name not in SAMPLERS:
@@ -189,18 +199,23 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample], world_size: int = 1) 
     batch_size, num_instances = cfg.train.batch_size, cfg.sampler.num_instances
     if batch_size > len(samples):
         raise UserError(f"train.batch_size {batch_size} is larger than the {len(samples)} training images; lower it")
-    if name == "RandomIdentitySampler" and (batch_size // world_size) % max(1, num_instances):
+    if name == "RandomIdentitySampler" and batch_size % max(1, num_instances):
+        raise UserError(f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances}")
+    if name == "RandomIdentitySampler" and cfg.loss.name == "triplet" and batch_size < 2 * num_instances:
         raise UserError(
-            f"train.batch_size {batch_size} gives each of {world_size} processes {batch_size // world_size} images, no "
-            f"multiple of sampler.num_instances {num_instances}"
-        )
-    if name == "RandomIdentitySampler" and cfg.loss.name == "triplet" and batch_size // world_size < 2 * num_instances:
-        raise UserError(
-            f"train.batch_size {batch_size} gives each of {world_size} processes images of one identity, the triplet "
-            f"loss needs two: {2 * num_instances * world_size} or more"
+            f"train.batch_size {batch_size} holds images of one identity, the triplet loss needs two: "
+            f"{2 * num_instances} or more"
         )
     options = SamplerOptions(cfg.train.seed, batch_size, num_instances, cfg.sampler.num_cams, cfg.sampler.num_datasets)
     return SAMPLERS[name](samples, options)
+
+
+def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Iterable[str]) -> dict[str, list[Sample]]:
+    """Returns each source's training images; with ``data.combineall`` its others too, unless it is also a target."""
+    both = [name for name in cfg.data.sources if name in set(target_names)] if cfg.data.combineall else []
+    if both:
+        logger.info("data.combineall adds no images of %s: they are tested on", ", ".join(both))
+    return {name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources}
 
 
 def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
@@ -213,31 +228,32 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
     if not names:
         raise UserError("data.sources and data.targets are empty; name at least one data set")
     for name in names:
-        if name not in DATASETS:
-            raise UserError(f"unknown data set {name!r}{nearest(name, DATASETS)}; valid: {', '.join(DATASETS)}")
+        find_reader(name)
     root, options = Path(cfg.data.root), _build_read_options(cfg)
     with tell_read_errors(root):
-        missing = [name for name in names if name in FOLDERS and not (root / FOLDERS[name]).is_dir()]
+        folders = {name: root / folder for name in names if (folder := find_folder(name))}
+        missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(names)} data sets of this run are not there: "
-            f"{', '.join(f'{name} (no folder {root / FOLDERS[name]})' for name in missing)}; put them there, or give "
-            "the folder that holds them with --root"
+            f"{', '.join(f'{name} (no folder {folders[name]})' for name in missing)}; put them there, or give "
+            f"the folder that holds them with --root; {point_to_layout(missing[0])}"
         )
-    return {name: DATASETS[name](root, options) for name in names}
+    return {name: read_data_set(name, root, options) for name in names}
 
 
-def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sample]]:
+def drop_broken(parts: dict[str, list[Sample]], skip: bool, share: WorkShare = WHOLE) -> dict[str, list[Sample]]:
     """Takes images that cannot be read out of every list.
 
     Args:
         parts: Lists of samples by a name for messages.
         skip: Go on without the broken images, with a warning that names them.
+        share: As in ``find_broken``.
 
     Raises:
         UserError: there are broken images and ``skip`` is false.
     """
-    broken = dict(find_broken(sorted({s.path for samples in parts.values() for s in samples})))
+    broken = dict(find_broken(sorted({s.path for samples in parts.values() for s in samples}), share=share))
     if not broken:
         return parts
     named = "; ".join(f"{path} ({reason})" for path, reason in list(broken.items())[:_NAMED_FILES])
@@ -245,7 +261,7 @@ def drop_broken(parts: dict[str, list[Sample]], skip: bool) -> dict[str, list[Sa
     message = f"{len(broken)} broken image(s) in {', '.join(parts)}: {named}{rest}"
     if not skip:
         raise UserError(f"{message}; restore the files, or set data.on_corrupt skip to go on without them")
-    logger.warning("left out: %s", message)
+    logger.warning("left out: %s", make_printable(message))
     return {name: [s for s in samples if s.path not in broken] for name, samples in parts.items()}
 
 
@@ -253,7 +269,7 @@ def _build_train_loader(
     cfg: CfgNode, samples: Sequence[Sample], pipeline: Pipeline, device: torch.device, rank: int, world_size: int
 ) -> TrainLoader:
     height, width = cfg.data.height, cfg.data.width
-    sampler = build_sampler(cfg, samples, world_size)
+    sampler = build_sampler(cfg, samples)
     folder = Path(cfg.data.root) / "image-cache"
     skip = cfg.data.on_corrupt == "skip"
     return TrainLoader(
@@ -312,7 +328,7 @@ def _build_load(cfg: CfgNode, device: torch.device, rank: int, world_size: int) 
 
 
 def _build_targets(
-    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int
+    cfg: CfgNode, splits: dict[str, Splits], device: torch.device, rank: int, world_size: int, share: WorkShare
 ) -> dict[str, Target]:
     load = _build_load(cfg, device, rank, world_size)
     targets = {}
@@ -326,15 +342,16 @@ def _build_targets(
             f"{name} query": unite(part.query for part in of_split.values()),
             f"{name} gallery": unite(part.gallery for part in of_split.values()),
         }
-        query, gallery = drop_broken(lists, cfg.data.on_corrupt == "skip").values()
+        query, gallery = drop_broken(lists, cfg.data.on_corrupt == "skip", share).values()
         parts = {i: (keep(part.query, query), keep(part.gallery, gallery)) for i, part in of_split.items()}
         for split_id, part in parts.items():
             check_protocol(name if len(parts) == 1 else f"split {split_id} of {name}", *part)
-        several = {i: Target(load(part[0]), load(part[1])) for i, part in parts.items() if len(parts) > 1}
-        targets[name] = Target(load(query), load(gallery), several)
+        names = first.names
+        several = {i: Target(load(part[0]), load(part[1]), names=names) for i, part in parts.items() if len(parts) > 1}
+        targets[name] = Target(load(query), load(gallery), several, names)
         if cfg.test.style_shift and name in cfg.data.sources:
             shift = StyleShift()
-            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift))
+            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift), names=names)
     return targets
 
 
@@ -342,5 +359,5 @@ def _read_splits(cfg: CfgNode, name: str, first: Splits) -> dict[int, Splits]:
     """Reads the splits that a target is scored on, by split_id; ``first`` is that of ``data.split_id``."""
     split_ids = choose_split_ids(name, first, cfg.data.split_id, cfg.test.num_splits, cfg.data.sources)
     options, root = _build_read_options(cfg), Path(cfg.data.root)
-    others = {i: DATASETS[name](root, replace(options, split_id=i)) for i in split_ids[1:]}
+    others = {i: read_data_set(name, root, replace(options, split_id=i)) for i in split_ids[1:]}
     return {split_ids[0]: first, **others}

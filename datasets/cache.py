@@ -1,5 +1,6 @@
 """Decoded training images, kept at the input size in one memory-mapped file for all processes of a machine."""
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from datasets.decode import CorruptImageError, decode_image, resize
 from utils.errors import UserError
+from utils.guarded_folder import GuardedFolder
 from utils.log import progress
 
 logger = logging.getLogger(__name__)
@@ -31,11 +33,11 @@ _FORMAT = 1  # raised whenever decoding or the layout of the file changes
 class ImageCache:
     """Images by number, read-only; any number of processes map the same file.
 
-    The file holds the images, (N, 3, H, W) uint8, and behind them one byte an image: 1 where it could be read.
+    The file holds the images, (N, 3, H, W) uint8, and behind them one byte per image: 1 where it could be read.
     """
 
-    def __init__(self, path: Path, num_images: int, height: int, width: int) -> None:
-        content = np.memmap(path, np.uint8, mode="c")  # copy-on-write: torch warns of arrays it may not write to
+    def __init__(self, file: IO[bytes], num_images: int, height: int, width: int) -> None:
+        content = np.memmap(file, np.uint8, mode="c")  # copy-on-write: torch warns of arrays it may not write to
         pixels = num_images * 3 * height * width
         self._images = torch.from_numpy(content[:pixels]).view(num_images, 3, height, width)
         self._readable = content[pixels:]
@@ -58,49 +60,58 @@ def open_cache(
     """Opens the cache of a list of images, filling it first where no process of this machine has done so.
 
     Args:
-        kind: "none"; "ram", a file in shared memory that goes with the last process that uses it; "disk", a file in
-            ``folder`` that stays.
+        kind: "none"; "ram", a file in shared memory, in a folder of this user's alone, that goes with the last process
+            that uses it; "disk", a file in ``folder`` that stays.
         paths: The image files.
         height: Size of the cached images, px.
         width: The same.
-        folder: For "disk".
+        folder: For "disk"; whoever may write there can change the images beside it too, so it need not be this user's.
         skip_broken: Mark images that cannot be read instead of raising.
 
     Returns:
         The cache, None for "none".
 
     Raises:
-        UserError: it does not fit, the folder cannot be written, or an image cannot be read.
+        UserError: it does not fit, the folder cannot be written, another user or a link is in the way, or an image
+            cannot be read.
     """
     if kind == "none":
         return None
-    folder = _SHARED_MEMORY if kind == "ram" else folder
-    path = folder / f"reid-images-{os.getuid()}-{_compute_key(paths, height, width)}.u8"
+    name = f"reid-images-{os.getuid()}-{_compute_key(paths, height, width)}"
+    if kind == "ram":
+        folder = _SHARED_MEMORY / f"reid-images-{os.getuid()}"
     try:
         if kind == "disk":
             folder.mkdir(parents=True, exist_ok=True)
-        else:
-            _remove_leftovers(path)
-        lock = _lock(path.with_suffix(".lock"), path)
+        guarded = GuardedFolder(folder, private=kind == "ram")
+        if kind == "ram":
+            _remove_leftovers(guarded, kept=name)
+        lock = _lock(guarded, name)
+    except UserError as error:
+        raise UserError(f"data.cache {kind}: {error}, or use another data.cache") from error
     except OSError as error:
         raise UserError(f"data.cache {kind}: cannot write to {folder}: {error.strerror or error}") from error
     try:
-        if not _is_whole(path, len(paths), height, width):
-            _fill(path, kind, paths, height, width, skip_broken)
-        cache = ImageCache(path, len(paths), height, width)
+        if not _is_whole(guarded, name, len(paths), height, width):
+            _fill(guarded, name, kind, paths, height, width, skip_broken)
+        with guarded.open(f"{name}.u8", os.O_RDONLY) as file:
+            cache = ImageCache(file, len(paths), height, width)
         fcntl.flock(lock, fcntl.LOCK_SH)
     except BaseException:
         lock.close()
+        guarded.close()
         raise
     if kind == "ram":
-        weakref.finalize(cache, _release, path, lock, os.getpid())
+        weakref.finalize(cache, _release, guarded, name, lock, os.getpid())
     else:
         lock.close()
+        guarded.close()
     return cache
 
 
-def _is_whole(path: Path, num_images: int, height: int, width: int) -> bool:
-    return path.is_file() and path.stat().st_size == num_images * (3 * height * width + 1)
+def _is_whole(folder: GuardedFolder, name: str, num_images: int, height: int, width: int) -> bool:
+    state = folder.stat(f"{name}.u8")
+    return state is not None and state.st_size == num_images * (3 * height * width + 1)
 
 
 def _compute_key(paths: Sequence[str], height: int, width: int) -> str:
@@ -116,16 +127,19 @@ def _compute_key(paths: Sequence[str], height: int, width: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _fill(path: Path, kind: str, paths: Sequence[str], height: int, width: int, skip_broken: bool) -> None:
-    """Decodes every image into a file beside ``path`` and renames it when it is whole."""
+def _fill(
+    folder: GuardedFolder, name: str, kind: str, paths: Sequence[str], height: int, width: int, skip_broken: bool
+) -> None:
+    """Decodes every image into a new file and gives it its name when it is whole."""
     pixels = 3 * height * width
     needed = len(paths) * (pixels + 1)
-    _check_room(kind, path.parent, needed, len(paths))
-    unfinished = path.with_suffix(".part")
+    _check_room(kind, folder.path, needed, len(paths))
+    unfinished = f"{name}.part"
     try:
-        with unfinished.open("wb") as file:
+        folder.remove(unfinished)  # of a process that was killed
+        with folder.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL) as file:
             os.posix_fallocate(file.fileno(), 0, needed)
-        content = np.memmap(unfinished, np.uint8, mode="r+")
+            content = np.memmap(file, np.uint8, mode="r+")
         images = torch.from_numpy(content[: -len(paths)]).view(-1, 3, height, width)
 
         def decode_into(index: int) -> bool:
@@ -146,12 +160,14 @@ def _fill(path: Path, kind: str, paths: Sequence[str], height: int, width: int, 
         finally:
             pool.shutdown(cancel_futures=True)  # a signal or a broken image does not wait for the rest
         content.flush()
-        unfinished.replace(path)
+        folder.rename(unfinished, f"{name}.u8")
     except OSError as error:
+        path = folder.path / unfinished
         raise UserError(f"data.cache {kind}: cannot write {path}: {error.strerror or error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
-    logger.info("cached %d images (%.0f MB) in %s", len(paths), needed / 1e6, path)
+        with contextlib.suppress(OSError):
+            folder.remove(unfinished)
+    logger.info("cached %d images (%.0f MB) in %s", len(paths), needed / 1e6, folder.path)
 
 
 def _check_room(kind: str, folder: Path, needed: int, num_images: int) -> None:
@@ -198,28 +214,29 @@ def _find_memory_groups() -> Iterator[tuple[Path, tuple[str, str]]]:
                 yield folder, names
 
 
-def _lock(path: Path, content: Path) -> IO[str]:
-    """Takes the lock of a cache: shared where ``content`` is there, which it then stays, else exclusive.
+def _lock(folder: GuardedFolder, name: str) -> IO[bytes]:
+    """Takes the lock of a cache: shared where its content is there, which it then stays, else exclusive.
 
     Every user keeps it shared; who fills or removes the cache needs it alone. It ends with the process at the latest.
     Nobody waits with a lock in hand: two that both had it shared would wait for each other.
     """
     while True:
-        file = path.open("a")
-        wanted = fcntl.LOCK_SH if content.exists() else fcntl.LOCK_EX
+        file = folder.open(f"{name}.lock", os.O_RDWR | os.O_CREAT)
+        wanted = fcntl.LOCK_SH if folder.stat(f"{name}.u8") else fcntl.LOCK_EX
         try:
             fcntl.flock(file, wanted | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             time.sleep(_WAIT_SEC)
             continue
-        is_current = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
-        if is_current and (wanted == fcntl.LOCK_EX or content.exists()):
+        state = folder.stat(f"{name}.lock")
+        is_current = state is not None and os.fstat(file.fileno()).st_ino == state.st_ino
+        if is_current and (wanted == fcntl.LOCK_EX or folder.stat(f"{name}.u8")):
             return file
         file.close()  # another process removed the lock's file or the cache meanwhile
 
 
-def _release(path: Path, lock: IO[str], owner: int) -> None:
+def _release(folder: GuardedFolder, name: str, lock: IO[bytes], owner: int) -> None:
     """Removes a cache in shared memory unless another process uses it or this one is a fork of its owner."""
     if os.getpid() != owner:
         return
@@ -228,20 +245,24 @@ def _release(path: Path, lock: IO[str], owner: int) -> None:
     except BlockingIOError:
         pass
     else:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        folder.remove(f"{name}.u8", f"{name}.lock")
     lock.close()
+    folder.close()
 
 
-def _remove_leftovers(kept: Path) -> None:
-    """Removes caches of this user in shared memory whose processes were killed before they could."""
-    for lock_path in sorted(kept.parent.glob(f"reid-images-{os.getuid()}-*.lock")):
-        if lock_path == kept.with_suffix(".lock"):
+def _remove_leftovers(folder: GuardedFolder, kept: str) -> None:
+    """Removes caches whose processes were killed before they could."""
+    for lock_name in folder.names():
+        name = lock_name.removesuffix(".lock")
+        if name in (lock_name, kept):
             continue
-        with lock_path.open("a") as lock:
+        try:
+            lock = folder.open(lock_name, os.O_RDWR)
+        except FileNotFoundError:  # its process was faster
+            continue
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            for leftover in (lock_path.with_suffix(".u8"), lock_path.with_suffix(".part"), lock_path):
-                leftover.unlink(missing_ok=True)
+            folder.remove(f"{name}.u8", f"{name}.part", lock_name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
 from datasets.files import match_images
+from utils.label_names import LabelNames
 
 _TRAIN_PAIRS = (1, 2, 3, 4)
 _TEST_PAIR = 5
@@ -23,12 +24,19 @@ def read_cuhk02(root: Path, options: ReadOptions) -> Splits:
     """
     folder = require_folder(root / "cuhk02" / "Dataset", "CUHK02's folders P1 to P5")
     train = [s for pair in _TRAIN_PAIRS for camera in (1, 2) for s in _read_camera(folder, pair, camera)]
-    return Splits(train, _read_camera(folder, _TEST_PAIR, 1), _read_camera(folder, _TEST_PAIR, 2))
+    query, gallery = (_read_camera(folder, _TEST_PAIR, camera) for camera in (1, 2))
+    names = {_number_camera(pair, c): f"P{pair}/cam{c}" for pair in (*_TRAIN_PAIRS, _TEST_PAIR) for c in (1, 2)}
+    return Splits(train, query, gallery, names=LabelNames(cameras=names))
+
+
+def _number_camera(pair: int, camera: int) -> int:
+    """Numbers all cameras from 0; both arguments count from 1."""
+    return 2 * (pair - 1) + camera - 1
 
 
 def _read_camera(folder: Path, pair: int, camera: int) -> list[Sample]:
     """Reads one camera of a pair; both count from 1."""
     return [
-        Sample(path, pair * _PIDS_PER_PAIR + int(match[1]), 2 * (pair - 1) + camera - 1)
+        Sample(path, pair * _PIDS_PER_PAIR + int(match[1]), _number_camera(pair, camera))
         for path, match in match_images(folder / f"P{pair}" / f"cam{camera}", _NAME, _EXPECTED)
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from datasets.base import ReadOptions, Sample, Splits, require_folder, require_images
+from datasets.base import MissingDataError, ReadOptions, Sample, Splits, require_folder, require_images
 from datasets.cuhk03_mat import extract_images, read_test_identities
 from datasets.files import list_image_names, match_name, tell_read_errors
 from utils.errors import UserError
@@ -16,6 +16,11 @@ from utils.errors import UserError
 _NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.")
 _EXPECTED = "cuhk03's images named P_NNN_V_II (pair, person, view, image), as in 1_001_1_01.png"
 _PIDS_PER_PAIR = 1_000  # three digits
+_LARGEST_LABEL = 2**62
+_DAMAGE = (
+    *(OSError, EOFError, zlib.error, MatReadError, NotImplementedError),  # not a MATLAB 5 file, or cut off
+    *(ValueError, OverflowError, KeyError, TypeError),  # another structure
+)
 
 
 def read_cuhk03(root: Path, options: ReadOptions) -> Splits:
@@ -61,15 +66,17 @@ def _split_classic(mat: Path, images: Path, names: list[str], split_id: int) -> 
 def _split_new(config: Path, images: Path, names: list[str]) -> Splits:
     """Divides the images by the positions (from 1) that the new protocol's MATLAB 5 file gives."""
     if not config.is_file():
-        raise UserError(f"no file {config}: expected the configuration of CUHK03's new protocol")
+        raise MissingDataError(f"no file {config}: expected the configuration of CUHK03's new protocol")
     try:
         content = loadmat(config)
         files = [str(cell.item() if cell.size else "") for cell in content["filelist"].ravel()]
         pids = [int(label) for label in content["labels"].ravel()]
         chosen = [np.ravel(content[f"{part}_idx"]).astype(int) - 1 for part in ("train", "query", "gallery")]
+        if pids and max(pids) > _LARGEST_LABEL:
+            raise ValueError(f"label {max(pids)}")
         if len(files) != len(pids) or any(not len(i) or i.min() < 0 or i.max() >= len(files) for i in chosen):
             raise ValueError("positions, labels and files do not fit together")
-    except (OSError, EOFError, zlib.error, MatReadError, NotImplementedError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{config} does not hold CUHK03's new protocol ({error!r}): copy it again") from error
     present = set(names)
     parts = []

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from datasets.base import check_split_id
+from datasets.base import MissingDataError, check_split_id
 from utils.errors import UserError
 
 _IMAGES_PER_VIEW = 5
@@ -74,7 +74,7 @@ def read_test_identities(mat: Path, split_id: int) -> tuple[list[tuple[int, int]
 
 def _open(mat: Path) -> h5py.File:
     if not mat.is_file():
-        raise UserError(f"no file {mat}: expected CUHK03's images and classic splits")
+        raise MissingDataError(f"no file {mat}: expected CUHK03's images and classic splits")
     try:
         return h5py.File(mat, "r")
     except OSError as error:

@@ -1,51 +1,52 @@
 """Image files to tensors: Pillow's pixels, and for JPEG in less time."""
 
-import io
-import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg
 
 from utils.errors import UserError
+from utils.images import ImageError, check_size, find_jpeg_size, read_rgb
+
+try:
+    from torchvision.io import decode_jpeg
+except ImportError:  # a version that has given its decoders up
+    decode_jpeg = None
 
 _JPEG_START = b"\xff\xd8\xff"
-_PILLOW_ERRORS = (RuntimeError, OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImageError(UserError):
-    """An image file that is missing, unreadable, cut off or no image; the message names the file."""
+    """An image file that is missing, unreadable, cut off, too large or no image; the message names the file."""
 
 
 def decode_image(path: str | Path) -> Tensor:
     """Reads an image file of any format that Pillow knows.
 
-    JPEG goes through torchvision, whose pixels are the same as Pillow's; everything else goes through Pillow, also PNG:
-    torchvision's decoder crashes on a damaged one. An alpha channel is dropped, EXIF orientation is not applied.
+    JPEG goes through torchvision where it has a decoder, whose pixels are the same as Pillow's; everything else goes
+    through Pillow, also PNG: torchvision's decoder crashes on a damaged one. An alpha channel is dropped, EXIF
+    orientation is not applied.
 
     Returns:
         (3, H, W) uint8, RGB, of any memory layout.
 
     Raises:
-        CorruptImageError: the file cannot be read or does not hold a whole image.
+        CorruptImageError: the file cannot be read or does not hold a whole image, or one too large to be decoded.
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - Path interns names, and workers then copy the shared table
             data = file.read()
     except OSError as error:
         raise CorruptImageError(f"cannot read image {path}: {error.strerror or error}") from error
-    image = _decode_jpeg(data)
-    if image is not None:
-        return image
     try:
-        return _decode_with_pillow(data)
-    except _PILLOW_ERRORS as error:
-        reason = str(error).split(" <_io.BytesIO")[0]  # "cannot identify image file <_io.BytesIO object at …>"
-        raise CorruptImageError(f"broken image {path}: {reason}; replace the file") from error
+        image = _decode_jpeg(data)
+        if image is not None:
+            return image
+        return torch.from_numpy(np.array(read_rgb(data))).permute(2, 0, 1)
+    except ImageError as error:
+        raise CorruptImageError(f"broken image {path}: {error}; replace the file") from error
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -72,22 +73,14 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 def _decode_jpeg(data: bytes) -> Tensor | None:
     """Decodes a JPEG with one or three channels; None where Pillow must decide."""
-    if not data.startswith(_JPEG_START):
+    size = find_jpeg_size(data) if data.startswith(_JPEG_START) else None
+    if size is None or decode_jpeg is None:
         return None
+    check_size(*size)
     try:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # a broken file; a torchvision that was built without its decoders
         return None
     if image.shape[0] == 1:
         return image.expand(3, -1, -1)
     return image if image.shape[0] == 3 else None
-
-
-def _decode_with_pillow(data: bytes) -> Tensor:
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it
-            grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-            return torch.from_numpy(grey).expand(3, -1, -1)
-        palette_with_alpha = image.mode == "P" and "transparency" in image.info  # Pillow warns of the direct way
-        pixels = np.array((image.convert("RGBA") if palette_with_alpha else image).convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from datasets.base import require_folder
+from datasets.base import MissingDataError, require_folder
 from utils.errors import UserError
 
+_MOST_DIGITS = 18  # what fits into 64 bits
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
 
@@ -42,8 +43,8 @@ def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) 
         allow_empty: Return an empty list instead of raising an error where there is no image.
 
     Raises:
-        UserError: no such folder, no image in it, something that cannot be read, a link that leads nowhere, or a pipe
-            or the like in an image's place.
+        MissingDataError: no such folder, or no image in it.
+        UserError: something that cannot be read, a link that leads nowhere, or a pipe or the like in an image's place.
     """
     names = []
     with tell_read_errors(folder):
@@ -58,7 +59,7 @@ def list_image_names(folder: Path, expected: str, *, allow_empty: bool = False) 
                     kind = "a link that leads to no file" if entry.is_symlink() else "not a file but a pipe or the like"
                     raise UserError(f"{entry.path} is {kind}: put the image there, or remove it")
     if not names and not allow_empty:
-        raise UserError(f"no image in {folder}: expected {expected}")
+        raise MissingDataError(f"no image in {folder}: expected {expected}")
     return sorted(names)
 
 
@@ -84,6 +85,22 @@ def match_name(path: str, pattern: re.Pattern[str], expected: str) -> re.Match[s
     if match is None:
         raise UserError(f"cannot read person and camera from the name of {path}: expected {expected}")
     return match
+
+
+def parse_number(digits: str, source: object) -> int:
+    """Reads the number of a person or a camera.
+
+    Args:
+        digits: Decimal digits, or −1.
+        source: The file that it stands in or is named by, for the message.
+
+    Raises:
+        UserError: it has more digits than labels can hold.
+    """
+    digits = digits.lstrip("0")
+    if len(digits) > _MOST_DIGITS:
+        raise UserError(f"{source}: the number {digits[:8]}… has {len(digits)} digits, more than {_MOST_DIGITS}")
+    return int(digits or "0")
 
 
 def match_images(folder: Path, pattern: re.Pattern[str], expected: str) -> Iterator[tuple[str, re.Match[str]]]:

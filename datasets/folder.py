@@ -1,14 +1,15 @@
-"""Data of one's own: ``folder`` is the root itself, with a table or with one folder a person.
+"""Data of one's own: ``folder`` is the root itself or ``folder`` in it, ``folder:NAME`` is the folder NAME in the root.
 
-Either ``manifest.csv`` in the root, with a header and the columns
+Either there is a ``manifest.csv``, comma-separated in UTF-8, with a header and the columns
 
-- ``path``: an image, relative to the root or absolute,
+- ``path``: an image, relative to the table's folder or absolute,
 - ``pid``: who it shows, any text; −1 is junk and left out,
 - ``camid``: which camera took it, any text; may be left out for training images,
 - ``split``: ``train``, ``query`` or ``gallery``,
 
-or images ``train/PID/CAM_….jpg``, ``query/PID/CAM_….jpg``, ``gallery/PID/CAM_….jpg``: what stands before the first
-``_`` of a name is the camera. There may be images to train on, to test with (query and gallery), or both.
+in any order, beside columns of other names, which are passed over; or images ``train/PID/CAM_….jpg``,
+``query/PID/CAM_….jpg``, ``gallery/PID/CAM_….jpg``: what stands before the first ``_`` of a name is the camera. There
+may be images to train on, to test with (query and gallery), or both.
 """
 
 import csv
@@ -17,12 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.base import ReadOptions, Sample, Splits, require_folder
+from datasets.base import MissingDataError, ReadOptions, Sample, Splits, require_folder
 from datasets.files import is_image_name, list_folder_names, list_image_names, tell_read_errors
 from utils.errors import UserError
-from utils.match_ranks import JUNK_PID
+from utils.label_names import LabelNames
 
 _PARTS = ("train", "query", "gallery")
+_COLUMNS = ("path", "pid", "camid", "split")
+_JUNK_PID = "-1"
 _EXPECTED = "manifest.csv, or the folders train, query and gallery with a folder of images for each person"
 
 
@@ -31,21 +34,37 @@ class _Row(NamedTuple):
     path: str
     pid: str
     camera: str  # empty: not known
-    source: str  # where a person finds it
+    source: str  # where the user finds it
 
 
 def read_folder(root: Path, options: ReadOptions) -> Splits:
-    """Reads the data in ``root`` as this file's head describes; people and cameras are numbered in sorted order.
+    """Reads the data in ``root`` or ``root/folder``, as ``read_own_data``.
 
     Raises:
-        UserError: nothing of that form in ``root``, an image is missing or listed twice, something cannot be read,
-            query without gallery or the reverse, or an image to test with whose camera is not known.
+        UserError: there are data in both, or as ``read_own_data``.
     """
+    inner = root / "folder"
     with tell_read_errors(root):
-        require_folder(root, _EXPECTED)
-        manifest = root / "manifest.csv"
-        rows = list(_read_manifest(manifest) if manifest.is_file() else _read_tree(root))
-    rows = [row for row in rows if row.pid != str(JUNK_PID)]
+        holding = [folder for folder in (root, inner) if _holds_data(folder)]
+    if len(holding) > 1:
+        raise UserError(
+            f"there are data in both {root} and {inner}: give the latter another name, NAME, for folder:NAME"
+        )
+    return read_own_data(holding[0] if holding else root)
+
+
+def read_own_data(folder: Path) -> Splits:
+    """Reads the data in ``folder`` as the module's docstring says; people and cameras are numbered in sorted order.
+
+    Raises:
+        UserError: nothing of that form in ``folder``, an image is missing, listed twice or for two people, something
+            cannot be read, query without gallery or the reverse, or an image to test with whose camera is not known.
+    """
+    with tell_read_errors(folder):
+        require_folder(folder, _EXPECTED)
+        manifest = folder / "manifest.csv"
+        rows = list(_read_manifest(manifest) if manifest.is_file() else _read_tree(folder))
+    rows = [row for row in rows if row.pid != _JUNK_PID]
     for row in rows:
         if not row.camera and row.part != "train":
             raise UserError(
@@ -59,43 +78,60 @@ def read_folder(root: Path, options: ReadOptions) -> Splits:
         for part in _PARTS
     )
     if not train and not query and not gallery:
-        raise UserError(f"no image in {root}: expected {_EXPECTED}")
+        raise MissingDataError(f"no image in {folder}: expected {_EXPECTED}")
     if bool(query) != bool(gallery):
         given, lacking = ("query", "gallery") if query else ("gallery", "query")
-        raise UserError(f"{root} has {given} images but no {lacking} images: testing needs both")
-    return Splits(train, query, gallery)
+        raise UserError(f"{folder} has {given} images but no {lacking} images: testing needs both")
+    people = {number: pid for pid, number in pid_of.items()}
+    cameras = {number: camera or "unknown" for camera, number in camid_of.items()}
+    return Splits(train, query, gallery, names=LabelNames(people, cameras))
+
+
+def _holds_data(folder: Path) -> bool:
+    return (folder / "manifest.csv").is_file() or any((folder / part).is_dir() for part in _PARTS)
 
 
 def _read_manifest(manifest: Path) -> Iterator[_Row]:
     """Yields the rows of a comma-separated table in UTF-8."""
-    seen = set()
+    seen: dict[str, list[_Row]] = {}
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.DictReader(stream, skipinitialspace=True)
-            lacking = {"path", "pid", "split"} - set(table.fieldnames or ())
-            if lacking:
-                raise UserError(
-                    f"{manifest} has no column {min(lacking)!r}: its first line must be path,pid,camid,split"
-                )
+            _check_columns(manifest, [name.strip() for name in table.fieldnames or ()])
+            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
             for cells in table:
                 row = _check_row(manifest, table.line_num, cells)
-                if (row.path, row.part) in seen:
-                    raise UserError(f"{row.source}: {row.path} is listed twice in {row.part}")
-                seen.add((row.path, row.part))
+                earlier = seen.setdefault(row.path, [])
+                _compare(row, earlier)
+                earlier.append(row)
                 yield row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{manifest} is not a comma-separated table in UTF-8: {error}") from error
 
 
-def _check_row(manifest: Path, line: int, cells: dict[str, str | None]) -> _Row:
+def _check_columns(manifest: Path, names: list[str]) -> None:
+    """Checks a table's header."""
+    for column in _COLUMNS:
+        if names.count(column) > 1:
+            raise UserError(f"{manifest} has {names.count(column)} columns {column!r}: leave one")
+        if column not in names and column != "camid":
+            raise UserError(f"{manifest} has no column {column!r}: its first line must be path,pid,camid,split")
+
+
+def _check_row(manifest: Path, line: int, cells: dict[str | None, str | list[str] | None]) -> _Row:
     """Makes a row of a table's line."""
-    name, pid, camera, part = ((cells.get(column) or "").strip() for column in ("path", "pid", "camid", "split"))
     source = f"{manifest}, line {line}"
+    beyond = [cell for cell in cells.get(None) or () if cell.strip()]
+    if beyond:
+        raise UserError(
+            f"{source}: {beyond[0]!r} stands beyond the last column; put a text that holds a comma in quotation marks"
+        )
+    name, pid, camera, part = (str(cells.get(column) or "").strip() for column in _COLUMNS)
     if not name or not pid:
         raise UserError(f"{source}: {'path' if not name else 'pid'} is empty")
     if part not in _PARTS:
         raise UserError(f"{source}: split is {part!r}, but must be train, query or gallery")
-    path = Path(os.path.normpath(manifest.parent / name))  # one spelling a file, so that a second line is noticed
+    path = Path(os.path.normpath(manifest.parent / name))  # one spelling per file, so that a second line is noticed
     if not is_image_name(path.name):
         raise UserError(f"{source}: {name} is not an image by its ending")
     with tell_read_errors(path, f"{source}: "):
@@ -104,22 +140,34 @@ def _check_row(manifest: Path, line: int, cells: dict[str, str | None]) -> _Row:
     return _Row(part, str(path), pid, camera, source)
 
 
-def _read_tree(root: Path) -> Iterator[_Row]:
-    """Yields the images in ``root/{train,query,gallery}/PID``."""
-    parts = [part for part in _PARTS if (root / part).is_dir()]
+def _compare(row: _Row, earlier: list[_Row]) -> None:
+    """Checks that a table's line does not contradict those above it on the same image."""
+    for other in earlier:
+        for what, own, others in (("pid", row.pid, other.pid), ("camid", row.camera, other.camera)):
+            if own != others:
+                raise UserError(f"{row.source}: {row.path} has {what} {own!r}, but {others!r} in {other.source}")
+        if row.part == other.part:
+            raise UserError(f"{row.source}: {row.path} is listed twice in {row.part}")
+
+
+def _read_tree(folder: Path) -> Iterator[_Row]:
+    """Yields the images in ``folder/{train,query,gallery}/PID``."""
+    parts = [part for part in _PARTS if (folder / part).is_dir()]
     if not parts:
-        raise UserError(f"nothing to read in {root}: expected {_EXPECTED}")
+        raise MissingDataError(f"nothing to read in {folder}: expected {_EXPECTED}")
     for part in parts:
-        stray = list_image_names(root / part, _EXPECTED, allow_empty=True)
+        stray = list_image_names(folder / part, _EXPECTED, allow_empty=True)
         if stray:
-            raise UserError(f"{root / part / stray[0]} is not in the folder of a person: expected {part}/PID/CAM_….jpg")
-        people = list_folder_names(root / part, _EXPECTED)
+            raise UserError(
+                f"{folder / part / stray[0]} is not in the folder of a person: expected {part}/PID/CAM_….jpg"
+            )
+        people = list_folder_names(folder / part, _EXPECTED)
         empty = True
         for pid in people:
-            for name in list_image_names(root / part / pid, "images of one person", allow_empty=True):
+            for name in list_image_names(folder / part / pid, "images of one person", allow_empty=True):
                 camera, separator, _ = name.partition("_")
-                path = f"{root}/{part}/{pid}/{name}"
+                path = f"{folder}/{part}/{pid}/{name}"
                 empty = False
                 yield _Row(part, path, pid, camera if separator else "", path)
         if empty:
-            raise UserError(f"no image in {root / part}: expected {part}/PID/CAM_….jpg, or no such folder")
+            raise MissingDataError(f"no image in {folder / part}: expected {part}/PID/CAM_….jpg, or no such folder")

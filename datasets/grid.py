@@ -8,8 +8,8 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from datasets.base import ReadOptions, Sample, Splits, check_split_id, require_images
-from datasets.files import match_images
+from datasets.base import MissingDataError, ReadOptions, Sample, Splits, check_split_id, require_images
+from datasets.files import match_images, parse_number
 from utils.errors import UserError
 
 DISTRACTOR_PID = 0
@@ -17,7 +17,7 @@ _NAME = re.compile(r"(\d+)_([1-8])_")
 _EXPECTED = "grid's images named PPPP_C_… (person, camera 1 to 8), as in 0001_1_25004_107_32_106_221.jpeg"
 _DAMAGE = (
     *(OSError, EOFError, zlib.error, MatReadError, NotImplementedError),  # not a MATLAB 5 file, or cut off
-    *(ValueError, KeyError, IndexError, TypeError, AttributeError),  # another structure
+    *(ValueError, OverflowError, KeyError, IndexError, TypeError, AttributeError),  # another structure
 )
 _TRAIN_FIELD = 2  # position of the training identities in the structure of a split
 
@@ -51,13 +51,16 @@ def read_grid(root: Path, options: ReadOptions) -> Splits:
 
 
 def _read_folder(folder: Path) -> list[Sample]:
-    return [Sample(path, int(match[1]), int(match[2]) - 1) for path, match in match_images(folder, _NAME, _EXPECTED)]
+    return [
+        Sample(path, parse_number(match[1], path), int(match[2]) - 1)
+        for path, match in match_images(folder, _NAME, _EXPECTED)
+    ]
 
 
 def _read_train_pids(file: Path, split_id: int) -> tuple[set[int], int]:
     """Reads a split's identities to train on, and the number of splits, from a cell array in a MATLAB 5 file."""
     if not file.is_file():
-        raise UserError(f"no file {file}: expected the partitions that come with GRID")
+        raise MissingDataError(f"no file {file}: expected the partitions that come with GRID")
     try:
         cells = loadmat(file, variable_names=["trainIdxAll"])["trainIdxAll"].ravel()
         check_split_id("grid", split_id, len(cells))

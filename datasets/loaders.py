@@ -169,8 +169,9 @@ class EvalLoader:
             shift: Changes the style of each camera's images.
         """
         self._on_corrupt, self._reported = "blank" if on_corrupt == "skip" else "stop", set[str]()
-        self.samples, self.batch_size, self._shift = samples, batch_size, shift
         self._rows = np.arange(rank, len(samples), world_size)
+        self.samples, self.batch_size = samples, min(batch_size, max(len(self._rows), 1))
+        self._shift = shift
         self._reader, self._workers, self._pin_memory = ImageReader(samples, height, width), workers, pin_memory
 
     def __len__(self) -> int:

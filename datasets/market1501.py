@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import match_images, tell_read_errors
+from datasets.files import match_images, parse_number, tell_read_errors
 from utils.errors import UserError
 from utils.match_ranks import JUNK_PID
 
@@ -56,7 +56,7 @@ def read_market_folder(folder: Path, name: str, *, num_cameras: int | None) -> l
     """Reads one folder of images named ``PPPP_cC…``; junk (person −1) is left out. Arguments as above."""
     samples = []
     for path, match in match_images(folder, _NAME, f"{name}'s {_EXPECTED}"):
-        pid, camera = int(match[1]), int(match[2])
+        pid, camera = (parse_number(digits, path) for digits in match.groups())
         if num_cameras is not None and camera > num_cameras:
             raise UserError(f"{path} is of camera {camera}, but {name} has cameras 1 to {num_cameras}: remove the file")
         if pid != JUNK_PID:

@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import list_folder_names, list_image_names, match_name, tell_read_errors
+from datasets.base import MissingDataError, ReadOptions, Sample, Splits, require_folder
+from datasets.files import list_folder_names, list_image_names, match_name, parse_number, tell_read_errors
 from utils.errors import UserError
 
 _VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
@@ -28,7 +28,7 @@ def read_msmt17(root: Path, options: ReadOptions) -> Splits:
     with tell_read_errors(outer):
         versions = [name for name in _VERSIONS if (outer / name).is_dir()]
     if not versions:
-        raise UserError(f"no folder MSMT17_V1 or MSMT17_V2 in {outer}: unpack MSMT17 there")
+        raise MissingDataError(f"no folder MSMT17_V1 or MSMT17_V2 in {outer}: unpack MSMT17 there")
     folder = outer / versions[0]
     train_folder, test_folder = (folder / part for part in _VERSIONS[versions[0]])
     train_files, test_files = _list_tree(train_folder), _list_tree(test_folder)
@@ -56,7 +56,7 @@ def _read_list(file: Path, folder: Path, files: set[str], first_pid: int) -> lis
     """
     with tell_read_errors(file):
         if not file.is_file():
-            raise UserError(f"no file {file}: expected the list that comes with MSMT17, one line per image")
+            raise MissingDataError(f"no file {file}: expected the list that comes with MSMT17, one line per image")
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     samples: dict[str, Sample] = {}
     for number, line in enumerate(lines, start=1):
@@ -68,12 +68,13 @@ def _read_list(file: Path, folder: Path, files: set[str], first_pid: int) -> lis
         name = os.path.normpath(name)  # "./0000/…"
         if name not in files:
             raise UserError(f"{file}, line {number}: no image {folder}/{name}; copy the folder again")
-        camera = int(match_name(name, _NAME, _EXPECTED)[1])
+        line_name = f"{file}, line {number}"
+        camera = parse_number(match_name(name, _NAME, _EXPECTED)[1], line_name)
         if not 1 <= camera <= _NUM_CAMERAS:
-            raise UserError(f"{file}, line {number}: camera {camera} of {name} is not one of 1 to {_NUM_CAMERAS}")
-        sample = Sample(f"{folder}/{name}", first_pid + int(pid), camera - 1)
+            raise UserError(f"{line_name}: camera {camera} of {name} is not one of 1 to {_NUM_CAMERAS}")
+        sample = Sample(f"{folder}/{name}", first_pid + parse_number(pid, line_name), camera - 1)
         if samples.setdefault(name, sample) != sample:
-            raise UserError(f"{file}, line {number}: {name} is listed for another person above: copy the list again")
+            raise UserError(f"{line_name}: {name} is listed for another person above: copy the list again")
     if not samples:
         raise UserError(f"{file} lists no image: copy MSMT17's lists again")
     return sorted(samples.values())

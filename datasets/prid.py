@@ -7,7 +7,9 @@ from datasets.base import ReadOptions, Sample, Splits, check_split_id, require_f
 from datasets.files import match_images
 from datasets.random_splits import SPLITS_FILE, share_halves
 from utils.errors import UserError
+from utils.label_names import LabelNames
 
+_CAMERAS = ("cam_a", "cam_b")
 _NAME = re.compile(r"person_(\d{4})\.")
 _EXPECTED = "prid's images named person_NNNN, as in person_0001.png"
 _LAST_SHARED_PID = 200  # above it the two cameras number different people
@@ -29,7 +31,7 @@ def read_prid(root: Path, options: ReadOptions) -> Splits:
             Sample(path, int(match[1]), camid)
             for path, match in match_images(folder / "prid_2011" / "single_shot" / camera, _NAME, _EXPECTED)
         ]
-        for camid, camera in enumerate(("cam_a", "cam_b"))
+        for camid, camera in enumerate(_CAMERAS)
     ]
     shared = [{s.pid for s in samples if s.pid <= _LAST_SHARED_PID} for samples in by_camera]
     if shared[0] != shared[1]:
@@ -47,4 +49,5 @@ def read_prid(root: Path, options: ReadOptions) -> Splits:
         gallery=[s for s in by_camera[1] if s.pid in test_pids | distractor_pids],
         distractor_pids=distractor_pids,
         split_ids=range(len(draws)),
+        names=LabelNames(cameras=dict(enumerate(_CAMERAS))),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets.base import Sample, Splits, check_split_id, require_images
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.label_names import LabelNames
 
 SPLITS_FILE = "random_splits.json"
 NUM_DRAWS = 10
@@ -57,6 +58,8 @@ def share_draws(file: Path, fresh: list[Draw], fits: Callable[[Draw], bool]) -> 
         _write(file, fresh)
         return fresh
     remedy = "restore it, or delete it to draw the splits again"
+    if not file.is_file():
+        raise UserError(f"{file} is not a file: {remedy}")
     try:
         draws = json.loads(file.read_text(encoding="utf-8"))["splits"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -90,13 +93,16 @@ def share_halves(file: Path, identities: Sequence[str]) -> list[Draw]:
     return share_draws(file, draw_halves(known), fits)
 
 
-def split_two_cameras(folder: Path, samples: Sequence[Sample], split_id: int) -> Splits:
+def split_two_cameras(
+    folder: Path, samples: Sequence[Sample], split_id: int, camera_names: Sequence[str] = ()
+) -> Splits:
     """Halves the people of two cameras: split 2d is draw d with camera 0 as the query, 2d + 1 with camera 1.
 
     Args:
         folder: The data set's folder; its name is the data set's, and the file of splits is in it.
         samples: All images, of cameras 0 and 1.
         split_id: From 0 to twice the number of draws.
+        camera_names: The cameras' names, if not 1 and 2.
 
     Raises:
         UserError: ``split_id`` is out of range, the file of splits does not fit, or a part has no image.
@@ -111,6 +117,7 @@ def split_two_cameras(folder: Path, samples: Sequence[Sample], split_id: int) ->
         query=[s for s in test if s.camid == query_camera],
         gallery=[s for s in test if s.camid != query_camera],
         split_ids=range(query_camera, 2 * len(draws), 2),
+        names=LabelNames(cameras=dict(enumerate(camera_names))),
     )
     return require_images(folder, splits)
 

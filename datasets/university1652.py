@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_images
-from datasets.files import list_folder_names, list_image_names
+from datasets.files import list_folder_names, list_image_names, parse_number
 from utils.errors import UserError
 
 
@@ -32,5 +32,6 @@ def _read_buildings(folder: Path, camids: Iterator[int]) -> Iterator[Sample]:
     for building in list_folder_names(folder, expected):
         if not building.isdecimal():
             raise UserError(f"folder {folder / building} is not named by a number: expected {expected}")
+        pid = parse_number(building, folder / building)
         for name in list_image_names(folder / building, "images of one building", allow_empty=True):
-            yield Sample(f"{folder}/{building}/{name}", int(building), next(camids))
+            yield Sample(f"{folder}/{building}/{name}", pid, next(camids))

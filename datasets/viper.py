@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from datasets.base import ReadOptions, Sample, Splits, require_folder
-from datasets.files import match_images
+from datasets.files import match_images, parse_number
 from datasets.random_splits import split_two_cameras
 from utils.errors import UserError
 
+_CAMERAS = ("cam_a", "cam_b")
 _NAME = re.compile(r"(\d+)_")
 _EXPECTED = "viper's images named PPP_A (person, angle), as in 000_45.bmp"
 
@@ -23,8 +24,8 @@ def read_viper(root: Path, options: ReadOptions) -> Splits:
     """
     folder = require_folder(root / "viper", "VIPeR's folder VIPeR with cam_a and cam_b")
     samples = [
-        Sample(path, int(match[1]), camid)
-        for camid, camera in enumerate(("cam_a", "cam_b"))
+        Sample(path, parse_number(match[1], path), camid)
+        for camid, camera in enumerate(_CAMERAS)
         for path, match in match_images(folder / "VIPeR" / camera, _NAME, _EXPECTED)
     ]
     seen = sorted((s.pid, s.camid) for s in samples)
@@ -34,4 +35,4 @@ def read_viper(root: Path, options: ReadOptions) -> Splits:
         raise UserError(
             f"person {wrong:03} of {folder / 'VIPeR'} has not one image in each of cam_a and cam_b: copy it again"
         )
-    return split_two_cameras(folder, samples, options.split_id)
+    return split_two_cameras(folder, samples, options.split_id, _CAMERAS)

@@ -3,23 +3,24 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.scores import Scores, average_splits
-from utils.distance import iterate_distances, normalize_features
+from utils.distance import TILE_QUERIES, iterate_distances, normalize_features
 from utils.distributed import Runtime
+from utils.label_names import LabelNames
 from utils.log import progress
-from utils.ranking import RankingResult, evaluate_blocks
+from utils.ranking import RankingResult, score_queries, summarise_scores
 from utils.rerank import iterate_reranked
+from utils.work_share import WorkShare
 
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[Any], Tensor]  # of a batch: normalised images (N, 3, H, W) float32 on the device
-Found = tuple[Tensor, np.ndarray, np.ndarray]  # features (N, D) of images, their pids and camids (N,)
 LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # pids of query, gallery; camids of query, gallery
 
 DRAWN_RANKS = 50  # length of the CMC curve that an observer gets, at least
@@ -38,7 +39,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
 
-class Target(Protocol):
+class HasQueryAndGallery(Protocol):
     """What a network is tested on."""
 
     @property
@@ -50,15 +51,19 @@ class Target(Protocol):
         """Images that are searched in."""
 
     @property
-    def splits(self) -> Mapping[int, "Target"]:
+    def splits(self) -> Mapping[int, "HasQueryAndGallery"]:
         """By number the splits to take the mean over, whose images are in the above; empty: the above is the split."""
+
+    @property
+    def names(self) -> LabelNames:
+        """What the data set's files call people and cameras."""
 
 
 class Observer(Protocol):
     """Sees every ranking that is scored."""
 
     def watch(
-        self, name: str, target: Target, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+        self, name: str, target: HasQueryAndGallery, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
     ) -> Iterable[Tensor]:
         """Passes the blocks of rows of a target's distance matrix on, unchanged; ``distance`` says what they hold."""
 
@@ -66,8 +71,28 @@ class Observer(Protocol):
         """Takes the scores, after the last block."""
 
 
+class LabelledFeatures(NamedTuple):
+    """Features of images with their labels.
+
+    Attributes:
+        features: (N, D) float32.
+        pids: (N,) int64.
+        camids: (N,) int64.
+    """
+
+    features: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+    def pick(self, images: Batches, wanted: Batches) -> "LabelledFeatures":
+        """Takes those of the images that are ``wanted``, in their order; these are those of ``images``."""
+        row_of = {sample.path: row for row, sample in enumerate(images.samples)}
+        rows = [row_of[sample.path] for sample in wanted.samples]
+        return LabelledFeatures(self.features[rows], self.pids[rows], self.camids[rows])
+
+
 @dataclass(frozen=True)
-class Protocols:
+class ScoringRules:
     """How features are compared and scored.
 
     Attributes:
@@ -92,11 +117,11 @@ class Protocols:
 @torch.no_grad()
 def compute_features(
     network: nn.Module, batches: Batches, prepare: Prepare, runtime: Runtime, *, flip: bool = False, label: str = ""
-) -> Found:
+) -> LabelledFeatures:
     """Runs a network in evaluation over images; under torchrun each process does its share and all get the whole.
 
     Returns:
-        Features (N, D) float32 on the CPU, pids (N,) and camids (N,) int64, in the samples' order.
+        Those of all images, on the CPU, in the samples' order.
     """
     was_training = network.training
     network.eval()
@@ -111,15 +136,15 @@ def compute_features(
     gathered = [part for parts_of_rank in runtime.gather(parts) for part in parts_of_rank]
     indices, features, pids, camids = (torch.cat(column) for column in zip(*gathered, strict=True))
     order = indices.argsort()
-    return features[order], pids[order].numpy(), camids[order].numpy()
+    return LabelledFeatures(features[order], pids[order].numpy(), camids[order].numpy())
 
 
 def evaluate_targets(
     network: nn.Module,
-    targets: Mapping[str, Target],
+    targets: Mapping[str, HasQueryAndGallery],
     prepare: Prepare,
     runtime: Runtime,
-    protocols: Protocols,
+    rules: ScoringRules,
     observer: Observer | None = None,
 ) -> dict[str, Scores]:
     """Scores a network on every target.
@@ -129,8 +154,8 @@ def evaluate_targets(
         targets: By name.
         prepare: Makes normalised images on the device from a batch.
         runtime: Under torchrun every process must call this; all get the same scores.
-        protocols: How features are compared.
-        observer: Sees the rankings; needed in one process only.
+        rules: How features are compared.
+        observer: Sees the rankings; needed in rank 0 alone.
 
     Raises:
         UserError: no query of a target has a match, or features are not finite.
@@ -138,20 +163,21 @@ def evaluate_targets(
     scores: dict[str, Scores] = {}
     for name, target in targets.items():
         query, gallery = (
-            compute_features(network, batches, prepare, runtime, flip=protocols.flip, label=f"{name} {part}")
+            compute_features(network, batches, prepare, runtime, flip=rules.flip, label=f"{name}, features of {part}")
             for part, batches in (("query", target.query), ("gallery", target.gallery))
         )
-        query, gallery = ((features.to(runtime.device), pids, camids) for features, pids, camids in (query, gallery))
-        single_shot = name in protocols.single_gallery_shot
+        query, gallery = (found._replace(features=found.features.to(runtime.device)) for found in (query, gallery))
+        single_shot = name in rules.single_gallery_shot
         if not target.splits:
-            found = score_rankings(name, target, query, gallery, protocols, single_shot, observer)
-            scores |= {f"{name}{kind}": of_kind for kind, of_kind in found.items()}
+            of_kind = score_rankings(name, target, query, gallery, rules, single_shot, runtime, observer)
+            scores |= {f"{name}{kind}": kind_scores for kind, kind_scores in of_kind.items()}
             continue
         of_split: dict[int, dict[str, Scores]] = {}
         for number, split in target.splits.items():
-            parts = pick_images(query, target.query, split.query), pick_images(gallery, target.gallery, split.gallery)
+            parts = query.pick(target.query, split.query), gallery.pick(target.gallery, split.gallery)
             watching = None if of_split else observer  # pictures of one split are enough
-            of_split[number] = score_rankings(f"{name}-split{number}", split, *parts, protocols, single_shot, watching)
+            label = f"{name}-split{number}"
+            of_split[number] = score_rankings(label, split, *parts, rules, single_shot, runtime, watching)
         for kind in next(iter(of_split.values())):
             scores[f"{name}{kind}"] = average_splits({number: found[kind] for number, found in of_split.items()})
     return scores
@@ -159,73 +185,74 @@ def evaluate_targets(
 
 def score_rankings(
     name: str,
-    target: Target,
-    query: Found,
-    gallery: Found,
-    protocols: Protocols,
+    target: HasQueryAndGallery,
+    query: LabelledFeatures,
+    gallery: LabelledFeatures,
+    rules: ScoringRules,
     single_gallery_shot: bool,
+    runtime: Runtime,
     observer: Observer | None = None,
 ) -> dict[str, Scores]:
-    """Scores every ranking of a target; ``name`` is the observer's.
+    """Scores every ranking of a target; ``name`` is the observer's. Each process scores a share of the queries.
+
+    Where rank 0 has an observer, which sees whole rankings, it scores all queries.
 
     Returns:
-        By what the ranking's name has after the target's: "" and, if that is wanted, "+rerank".
+        By what the ranking's name has after the target's: "" and, if that is wanted, "+rerank". The same in all
+        processes, bit for bit what one process alone computes.
 
     Raises:
         UserError: no query has a match, or features are not finite.
     """
-    labels = (query[1], gallery[1], query[2], gallery[2])
-    max_rank = max(DRAWN_RANKS if observer else 1, *protocols.ranks)
+    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
+    rows = runtime.share_of_run.rows(len(query.pids), TILE_QUERIES)
+    if runtime.any([observer is not None])[0]:
+        rows = range(len(query.pids) if runtime.is_main else 0)
+    max_rank = max(DRAWN_RANKS if observer else 1, min(max(rules.ranks), len(gallery.pids)))
     scores = {}
-    for kind, blocks, distance in iterate_rankings(query[0], gallery[0], protocols):
+    for kind, blocks, distance in iterate_rankings(query.features, gallery.features, rules, rows, runtime.share_of_run):
         if observer:
             blocks = observer.watch(f"{name}{kind}", target, blocks, labels, distance)
-        result = evaluate_blocks(
-            blocks,
-            *labels,
-            max_rank=max_rank,
-            single_gallery_shot=single_gallery_shot,
-            camera_pairs=protocols.camera_pairs,
+        blocks = progress(blocks, -(-len(rows) // TILE_QUERIES), f"{name}{kind}, ranking")
+        own = score_queries(
+            blocks, *labels, rows=rows, single_gallery_shot=single_gallery_shot, camera_pairs=rules.camera_pairs
         )
+        result = summarise_scores(runtime.gather(own), *labels, max_rank=max_rank, camera_pairs=rules.camera_pairs)
         if observer:
             observer.finish(f"{name}{kind}", result)
-        scores[kind] = Scores.from_result(result, protocols.ranks)
+        scores[kind] = Scores.from_result(result, rules.ranks)
     return scores
 
 
-def pick_images(found: Found, images: Batches, wanted: Batches) -> Found:
-    """Takes what was found of ``images`` for those that are ``wanted``, in their order."""
-    row_of = {sample.path: row for row, sample in enumerate(images.samples)}
-    rows = [row_of[sample.path] for sample in wanted.samples]
-    features, pids, camids = found
-    return features[rows], pids[rows], camids[rows]
-
-
 def iterate_rankings(
-    query: Tensor, gallery: Tensor, protocols: Protocols
+    query: Tensor, gallery: Tensor, rules: ScoringRules, rows: range, share: WorkShare
 ) -> Iterator[tuple[str, Iterable[Tensor], str]]:
     """Yields every ranking to score: what its name has after the target's, its distances by rows, what they are.
 
     Args:
         query: Features (Q, D).
         gallery: Features (G, D) on the same device.
-        protocols: How features are compared.
+        rules: How features are compared.
+        rows: The queries to compare.
+        share: This process's part of what re-ranking has to know of all images.
 
     Raises:
         UserError: features that cannot be compared.
     """
-    if protocols.normalize:
+    if rules.normalize:
         query, gallery = normalize_features(query), normalize_features(gallery)
-    blocks = iterate_distances(query, gallery, protocols.metric)
-    yield "", blocks, DISTANCES[protocols.metric]
-    if protocols.rerank:
-        blocks = iterate_reranked(query, gallery, metric=protocols.metric)
-        yield "+rerank", blocks, "re-ranked distance"
+    yield "", iterate_distances(query, gallery, rules.metric, rows=rows), DISTANCES[rules.metric]
+    if rules.rerank:
+        yield (
+            "+rerank",
+            iterate_reranked(query, gallery, metric=rules.metric, rows=rows, share=share),
+            "re-ranked distance",
+        )
 
 
-def build_protocols(cfg: Any) -> Protocols:
+def build_scoring_rules(cfg: Any) -> ScoringRules:
     """Builds the way of scoring from the ``test`` settings."""
-    return Protocols(
+    return ScoringRules(
         metric=cfg.test.dist_metric,
         normalize=cfg.test.normalize_feature,
         ranks=tuple(sorted(set(cfg.test.ranks))),

@@ -20,12 +20,11 @@ class Interrupted(BaseException):
 
     Attributes:
         exit_code: What the process should end with.
-        is_told: Whether another process of the run reports it already.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code, self.is_told = exit_code, False
+        self.exit_code = exit_code
 
 
 def leave_at_once_when_asked() -> None:
@@ -110,9 +109,10 @@ class StopRequest:
     def interrupted(self, exit_code: int) -> Interrupted:
         """Makes the exception that ends the run and says how to continue; later signals do not change it."""
         self._leaving = True
+        stopped = f"stopped by {self.received.name}" if self.received else "stopped"
         if self.last is not None and self.last.exists():
-            return Interrupted(f"stopped; continue with: model.resume {self.last}", exit_code)
-        return Interrupted("stopped before anything was saved; start again in the same way", exit_code)
+            return Interrupted(f"{stopped}; continue with: model.resume {self.last}", exit_code)
+        return Interrupted(f"{stopped} before anything was saved; start again in the same way", exit_code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 import torchvision
 
-from engine.memory import list_devices
 from engine.scores import Scores
 from utils.distributed import Runtime
 
+_FORMAT, _VERSION = "osnet-metrics", 1
 NUMERICS = 1  # version of the arithmetic; raised where a change moves results by more than rounding
 
 
@@ -23,7 +22,7 @@ class RunFacts:
     """What identifies a run.
 
     Attributes:
-        experiment: Stands for all that changes what is computed, except the seed.
+        experiment: Stands for all that changes what is computed, except the seed: runs with the same are repeats.
         seed: Of weights, noise, batches and augmentations.
         command: The command line that repeats it.
         network: What the network is, in plain values.
@@ -43,6 +42,7 @@ def format_metrics(
     *,
     seconds: float,
     image_passes: int,
+    peak_memory_bytes: int,
 ) -> str:
     """Returns the file's text.
 
@@ -53,12 +53,15 @@ def format_metrics(
         runtime: Where it ran.
         seconds: That the run took, over all starts.
         image_passes: Images that passed forward and backward.
+        peak_memory_bytes: The most that a device of any process has needed.
     """
     document = {
+        "format": _FORMAT,
+        "version": _VERSION,
         "scored": scored,
         "targets": {name: s.as_document() for name, s in scores.items()},
         "model": dict(facts.network),
-        "config_hash": facts.experiment,
+        "experiment": facts.experiment,
         "seed": facts.seed,
         "numerics": NUMERICS,
         "machine": describe_machine(runtime),
@@ -66,7 +69,7 @@ def format_metrics(
         "command": list(facts.command),
         "time_sec": round(seconds, 1),
         "image_passes": image_passes,
-        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": measure_peak_memory(runtime),
+        f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": peak_memory_bytes,
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -90,10 +93,3 @@ def list_versions() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-
-
-def measure_peak_memory(runtime: Runtime) -> int:
-    """Returns this process's peak so far in bytes: allocated on its fullest GPU, or resident."""
-    if runtime.device.type == "cuda":
-        return max(torch.cuda.max_memory_allocated(device) for device in list_devices(runtime))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

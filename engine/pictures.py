@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.evaluator import Batches, LabelArrays, Prepare, Target
+from engine.evaluator import Batches, HasQueryAndGallery, LabelArrays, Prepare
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
+from utils.label_names import LabelNames
 from utils.log import progress
 from utils.match_ranks import MatchRules
 from utils.plots import draw_activation_maps, draw_cmc, draw_distances, save_figure
@@ -32,13 +33,14 @@ logger = logging.getLogger(__name__)
 QUERIES_OF_A_KIND = 10  # best, worst and random ones
 MAPS_OF_A_TARGET = 24  # query images
 MAPS_OF_A_SHEET = 12
+_CAPTION = 34  # characters
 
 
 @dataclass
 class WatchedRanking:
     """What is kept of one target's ranking; ``result`` comes last."""
 
-    target: Target
+    target: HasQueryAndGallery
     distance: str
     rules: MatchRules
     lists: TopLists
@@ -49,12 +51,12 @@ class WatchedRanking:
 class Pictures:
     """Watches an evaluation's rankings, takes activation maps, and draws both."""
 
-    def __init__(self, topk: int = 0, shown: Mapping[str, Batches] | None = None) -> None:
+    def __init__(self, topk: int = 0, shown: Mapping[str, tuple[Batches, LabelNames]] | None = None) -> None:
         """Starts with nothing collected.
 
         Args:
             topk: Length of the ranked lists; 0 for no pictures of rankings.
-            shown: By target, the images whose activation maps are wanted.
+            shown: By target, the images whose activation maps are wanted, and the names of their labels.
         """
         self.topk = topk
         self.shown = dict(shown or {})
@@ -62,7 +64,7 @@ class Pictures:
         self._network: tuple[nn.Module, Prepare] | None = None
 
     def watch(
-        self, name: str, target: Target, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+        self, name: str, target: HasQueryAndGallery, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
     ) -> Iterable[Tensor]:
         """Passes the blocks of a target's distance matrix on and keeps what the pictures show."""
         if not self.topk:
@@ -97,8 +99,8 @@ class Pictures:
             save_figure(draw_cmc(curves), folder / "cmc.png")
         if self._network:
             model, prepare = self._network
-            for name, batches in self.shown.items():
-                write_maps(name, model, prepare, batches, make_folder(folder / f"visactmap_{name}"))
+            for name, (batches, names) in self.shown.items():
+                write_maps(name, model, prepare, batches, names, make_folder(folder / f"visactmap_{name}"))
         drawn = [f"visrank_{name}" for name in self.rankings] + [f"visactmap_{name}" for name in self.shown]
         logger.info("pictures are in %s", ", ".join(str(folder / part) for part in drawn))
 
@@ -145,18 +147,20 @@ def make_ranked_list(watched: WatchedRanking, query: int) -> RankedList:
     """Joins what was kept of a query with the images' names and labels."""
     assert watched.result is not None
     lists, rules, samples = watched.lists, watched.rules, watched.target.gallery.samples
+    names = watched.target.names
 
     def neighbour(rank: int, index: int, distance: float) -> Neighbour:
         pid, camid = int(rules.gallery_pids[index]), int(rules.gallery_camids[index])
-        return Neighbour(rank, samples[index].path, pid, camid, distance, pid == rules.query_pids[query])
+        is_match = pid == rules.query_pids[query]
+        return Neighbour(rank, samples[index].path, names.person(pid), names.camera(camid), distance, is_match)
 
     found = lists.indices[query][lists.indices[query] >= 0].tolist()
     distances = lists.distances[query, : len(found)].tolist()
     pairs = zip(found, distances, strict=True)
     return RankedList(
         path=watched.target.query.samples[query].path,
-        pid=int(rules.query_pids[query]),
-        camid=int(rules.query_camids[query]),
+        person=names.person(int(rules.query_pids[query])),
+        camera=names.camera(int(rules.query_camids[query])),
         average_precision=float(watched.result.average_precision[query]),
         num_matches=int(lists.num_matches[query]),
         neighbours=tuple(neighbour(rank, i, d) for rank, (i, d) in enumerate(pairs, start=1)),
@@ -189,14 +193,19 @@ def write_ranking(name: str, watched: WatchedRanking, folder: Path) -> None:
     save_figure(distances, folder / f"distances_{name}.png")
 
 
-def write_maps(name: str, model: nn.Module, prepare: Prepare, batches: Batches, folder: Path) -> None:
+def write_maps(
+    name: str, model: nn.Module, prepare: Prepare, batches: Batches, names: LabelNames, folder: Path
+) -> None:
     """Computes a target's activation maps and draws them in sheets."""
     parts = [
         (batch.images.cpu(), compute_activation_maps(model, prepare(batch)).cpu())
         for batch in progress(batches, len(batches), f"{name} activation maps")
     ]
     images, maps = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    captions = [f"id {s.pid}, camera {s.camid}\n{shorten(PurePath(s.path).name, 34)}" for s in batches.samples]
+    captions = []
+    for sample in batches.samples:
+        labels = f"id {names.person(sample.pid)}, camera {names.camera(sample.camid)}"
+        captions.append(f"{shorten(labels, _CAPTION)}\n{shorten(PurePath(sample.path).name, _CAPTION)}")
     total = -(-len(images) // MAPS_OF_A_SHEET)
     for number in range(total):
         part = slice(number * MAPS_OF_A_SHEET, (number + 1) * MAPS_OF_A_SHEET)

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import traceback
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, NoReturn
@@ -126,7 +125,7 @@ def update_scale(scaler: torch.amp.GradScaler, runtime: Runtime) -> None:
 
 
 @contextlib.contextmanager
-def explain_faults(runtime: Runtime, advice: str | Callable[[BaseException], str]) -> Iterator[None]:
+def explain_faults(runtime: Runtime, advice: str) -> Iterator[None]:
     """Turns the machine's faults inside of the block into one line: a full memory, with ``advice``, or a lost worker.
 
     Raises:
@@ -136,9 +135,7 @@ def explain_faults(runtime: Runtime, advice: str | Callable[[BaseException], str
         yield
     except (MemoryError, RuntimeError) as error:
         if is_full_memory(error):
-            traceback.clear_frames(error.__traceback__)  # frees what failed, for the advice to see what stays
-            told = advice if isinstance(advice, str) else advice(error)
-            raise UserError(f"the memory is too small, at most {describe_memory(runtime)} so far; {told}") from error
+            raise UserError(f"the memory is too small, at most {describe_memory(runtime)} so far; {advice}") from error
         if "DataLoader worker" in str(error):
             raise UserError(
                 "a process that loads images was killed, most often for want of memory; lower data.workers or "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from engine.evaluator import Prepare, Protocols, Target, evaluate_targets
+from engine.evaluator import HasQueryAndGallery, Prepare, ScoringRules, evaluate_targets
 from engine.pictures import Pictures
 from engine.safety import explain_faults
 from engine.scores import Scores
@@ -21,15 +21,15 @@ class Scorer:
         get_network: Gives the bare network to score, as it is now.
         targets: What it is tested on, by name.
         prepare: Makes images on the device from a batch.
-        protocols: How features are compared.
+        rules: How features are compared.
         runtime: Every process must score together.
     """
 
     label: str
     get_network: Callable[[], nn.Module]
-    targets: Mapping[str, Target]
+    targets: Mapping[str, HasQueryAndGallery]
     prepare: Prepare
-    protocols: Protocols
+    rules: ScoringRules
     runtime: Runtime
 
     def score(self, pictures: Pictures | None = None) -> dict[str, Scores]:
@@ -41,7 +41,7 @@ class Scorer:
         network = self.get_network()
         with explain_faults(self.runtime, "lower test.batch_size"):
             wrapped = self.runtime.wrap_for_evaluation(network)
-            scores = evaluate_targets(wrapped, self.targets, self.prepare, self.runtime, self.protocols, pictures)
+            scores = evaluate_targets(wrapped, self.targets, self.prepare, self.runtime, self.rules, pictures)
         if pictures:
             pictures.keep_network(network, self.prepare)
         return scores

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.label_names import LabelNames
 from utils.log import format_table
 from utils.match_ranks import CameraPairs
 from utils.ranking import RankingResult
@@ -33,8 +34,8 @@ class Scores:
 
     @classmethod
     def from_result(cls, result: RankingResult, ranks: Sequence[int]) -> "Scores":
-        """Takes the scores at ``ranks`` from a ranking's result."""
-        cmc = {k: float(result.cmc[k - 1]) for k in ranks}
+        """Takes the scores at ``ranks`` from a ranking's result; past the end of its CMC curve they stay the same."""
+        cmc = {k: float(result.cmc[min(k, len(result.cmc)) - 1]) for k in ranks}
         return cls(cmc, result.mAP, result.mINP, result.num_valid, camera_pairs=result.camera_pairs)
 
     def rates(self) -> dict[str, float]:
@@ -85,21 +86,27 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
     return format_table(header, rows) + note
 
 
-def format_camera_pairs(scores: Mapping[str, Scores]) -> str:
-    """Sets scores of pairs of cameras: one table per ranking, one line per query camera; "" where there are none."""
+def format_camera_pairs(scores: Mapping[str, Scores], names: Mapping[str, LabelNames]) -> str:
+    """Sets scores of pairs of cameras: one table per ranking, one line per query camera; "" where there are none.
+
+    Args:
+        scores: By ranking: a target's name, or that and ``+rerank``.
+        names: By target.
+    """
     tables = []
     for name, of_target in scores.items():
+        name_camera = names[name.removesuffix("+rerank")].camera
         parts = {f"{name} split {i}": split for i, split in of_target.splits.items()} or {name: of_target}
         for label, part in parts.items():
             if pairs := part.camera_pairs:
                 rows = [
                     [
-                        camid,
+                        name_camera(camid),
                         *("–" if not n else f"{mAP:.1%} / {rank1:.1%}" for mAP, rank1, n in zip(*cells, strict=True)),
                     ]
                     for camid, *cells in zip(pairs.query_camids, pairs.mAP, pairs.rank1, pairs.num_queries, strict=True)
                 ]
-                tables.append(format_table([f"{label}, mAP / rank-1", *map(str, pairs.gallery_camids)], rows))
+                tables.append(format_table([f"{label}, mAP / rank-1", *map(name_camera, pairs.gallery_camids)], rows))
     return "\n\n".join(tables)
 
 

@@ -79,11 +79,6 @@ class TrainStep:
         self._open: Sequence[str] | None = ()  # layers that learn, None: all; (): the model is not wrapped yet
         self._gradients: dict[str, GradientCheck] = {}
 
-    @property
-    def ran_before(self) -> bool:
-        """Whether a step with the layers that learn now was done."""
-        return any(check.num_done > 0 for check in self._gradients.values())
-
     def open_layers(self, names: Sequence[str] | None) -> None:
         """Lets only the model's direct children of these names learn; None: all of them."""
         unfreeze(self.model) if names is None else freeze_all_but(self.model, names)

@@ -6,7 +6,6 @@ uninterrupted run would have.
 """
 
 import contextlib
-import functools
 import itertools
 import logging
 import time
@@ -28,6 +27,7 @@ from engine.scores import Scores, format_scores
 from engine.step import TrainStep
 from engine.task import Progress, Stopwatch, TrainBatches, TrainSettings
 from utils.checkpoint import save_checkpoint, save_last
+from utils.checkpoint_schema import check_fits_run
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
@@ -135,7 +135,7 @@ class Trainer:
             contextlib.closing(self._iterate_alpha_batches()) as alpha_batches,  # type: ignore[type-var]
         ):
             indices = range(first, len(self.batches))
-            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}"):
+            for index in show_progress(indices, len(indices), f"epoch {epoch + 1}", in_log=False):
                 self._learn(self._next_batch(batches))
                 if self.alpha_batches is not None:
                     self._learn(self._next_batch(alpha_batches), ARCHITECTURE)
@@ -159,10 +159,10 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, or too little memory.
         """
-        advise = functools.partial(advise_batch_size, self.runtime, len(batch.pids), self.step.amp)
+        advice = advise_batch_size(self.runtime, len(batch.pids), self.step.amp)
         for _ in range(self.task.repeats):
             try:
-                with explain_faults(self.runtime, functools.partial(advise, self.step.ran_before)):
+                with explain_faults(self.runtime, advice):
                     loss, num_correct, num_images = self.step.run(batch, self.watch, learning)
             except NotFiniteError as error:
                 source = self.batches if learning == WEIGHTS or self.alpha_batches is None else self.alpha_batches
@@ -293,6 +293,22 @@ class Trainer:
             "random": capture_random_states(),
             **self.step.state_dict(),
         }
+
+    def check_state(self, state: Mapping[str, Any], origin: str) -> None:
+        """Checks that ``load_state`` can restore a checkpoint of sound form; ``origin`` names it in messages.
+
+        Raises:
+            UserError: names the first part that does not fit this run.
+        """
+        average = {} if self.step.average is None else {"average": self.step.average}
+        check_fits_run(
+            state,
+            origin,
+            modules={"model": self.step.model, **average},
+            optimizers=self.step.optimizers,
+            task=self.task.state_dict(),
+            num_batches=len(self.batches) if state["images"] == self.images else None,
+        )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""

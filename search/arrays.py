@@ -17,6 +17,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from utils.errors import UserError
 
@@ -55,7 +57,7 @@ def plan_runs(num_runs: int, seed: int, num_folds: int = _NATURAL_FOLDS, num_ext
     rows = make_array_32() if num_runs == 32 else make_array_64()
     generator = random.Random(seed)
     relabel = [_shuffled(range(NUM_CANDIDATES), generator) for _ in range(NUM_BLOCKS)]
-    folds = _spread_folds([row[NUM_BLOCKS] for row in rows], num_folds)
+    folds = _spread_folds(rows, num_folds)
     runs = [
         Run("".join(str(levels[k]) for levels, k in zip(relabel, row, strict=False)), fold, row[NUM_BLOCKS + 1])
         for row, fold in zip(rows, folds, strict=True)
@@ -90,15 +92,27 @@ def make_array_64() -> list[tuple[int, ...]]:
     return rows
 
 
-def _spread_folds(column: Sequence[int], num_folds: int) -> list[int]:
-    """Makes ``num_folds`` folds of a column of four levels: by joining levels, or by dealing out its runs in order."""
+def _spread_folds(rows: Sequence[Sequence[int]], num_folds: int) -> list[int]:
+    """Spreads runs over ``num_folds`` folds: by joining the fold column's levels, else as even as can be.
+
+    Runs change folds two by two as long as that makes a block's levels, and the seeds', come more equally often in
+    each fold: as long as runs of one fold agree in fewer levels.
+    """
+    column = [row[NUM_BLOCKS] for row in rows]
     if num_folds in (2, 4):
         return [level % num_folds for level in column]
-    order = sorted(range(len(column)), key=lambda run: (column[run], run))
-    folds = [0] * len(column)
-    for place, run in enumerate(order):
-        folds[run] = place % num_folds
-    return folds
+    folds = np.empty(len(rows), dtype=int)
+    folds[np.argsort(column, kind="stable")] = np.arange(len(rows)) % num_folds
+    levels = np.delete(np.array(rows), NUM_BLOCKS, axis=1)
+    agreeing = (levels[:, None] == levels).sum(axis=2)
+    while True:
+        with_fold = agreeing @ np.eye(num_folds, dtype=int)[folds]  # (runs, folds)
+        change = with_fold[:, folds] - with_fold[np.arange(len(rows)), folds][:, None] - agreeing + levels.shape[1]
+        change = np.where(folds[:, None] == folds, 0, change + change.T)
+        one, other = np.unravel_index(change.argmin(), change.shape)
+        if change[one, other] >= 0:
+            return folds.tolist()
+        folds[[one, other]] = folds[[other, one]]
 
 
 def _shuffled(items: Sequence[T], generator: random.Random) -> list[T]:

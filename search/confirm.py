@@ -12,6 +12,7 @@ from search.answer import list_digits
 from search.decide_effects import get_final_score
 from search.effects import LEVEL, EffectsFit
 from search.trials import TrialResult
+from utils.errors import UserError
 from utils.log import format_table
 
 PLAIN, AIN = "000000", Genotype.named("osnet_ain").digits
@@ -24,10 +25,10 @@ class Confirmed:
     Attributes:
         digits: The genotype.
         reason: Why it was trained anew.
-        mean: Mean score on held-out images over the new trainings.
-        trainings: How many.
-        behind: By how much the mean is below the best's, over the seeds that both have.
-        half_width: Of that difference's 95 % interval; None: too few trainings.
+        mean: Mean score on held-out images over the new seeds and folds.
+        trainings: How many are finished.
+        behind: By how much the mean is below the best's.
+        half_width: Of that difference's 95 % interval, all differences together; None: too few trainings.
     """
 
     digits: str
@@ -46,15 +47,17 @@ def choose_for_confirmation(fit: EffectsFit, first: Sequence[TrialResult], numbe
     """Chooses what is trained anew: best predicted, best seen, simplest not worse, plain, published; then next best.
 
     Returns:
-        Reasons by digits, ``number`` of them or a few more where ``number`` is less than five.
+        Reasons by digits, ``number`` of them.
     """
     names = list_digits()
-    best_seen = max(first, key=get_final_score).trial.digits
+    folds = {result.trial.fold for result in first}
+    levels = {fold: np.mean([get_final_score(r) for r in first if r.trial.fold == fold]) for fold in folds}
+    best_seen = max(first, key=lambda result: get_final_score(result) - levels[result.trial.fold]).trial.digits
     simplest = "".join(str(block.chosen) for block in fit.blocks)
     order = np.argsort(-fit.predictions, kind="stable")
     wanted = [
         (names[int(order[0])], "best predicted"),
-        (best_seen, "best of the first round"),
+        (best_seen, "best of its fold in the first round"),
         (simplest, "simplest that is not worse, block by block"),
         (PLAIN, "plain"),
         (AIN, "OSNet-AIN"),
@@ -70,49 +73,44 @@ def choose_for_confirmation(fit: EffectsFit, first: Sequence[TrialResult], numbe
 def compare_confirmed(chosen: Mapping[str, str], second: Sequence[TrialResult]) -> list[Confirmed]:
     """Compares architectures trained with the same new seeds and folds; the best mean comes first.
 
-    A score is taken as the sum of its architecture's and its training's part and noise; the noise that remains, over
-    all architectures together, gives the differences' intervals.
+    A score is taken as the sum of its architecture's and its training's part and noise. An architecture that lost a
+    training is thus judged as if it had all of them: folds differ by more than architectures do. The intervals are
+    Tukey's: the best is the best of several, and every other is compared with it.
 
     Args:
         chosen: Reasons by digits.
         second: Finished trainings.
+
+    Raises:
+        UserError: so few are finished that some architectures have no seed in common, not even through others.
     """
     digits = sorted({result.trial.digits for result in second})
     keys = sorted({(result.trial.seed, result.trial.fold) for result in second})
-    scores = np.full((len(digits), len(keys)), np.nan)
-    for result in second:
-        scores[digits.index(result.trial.digits), keys.index((result.trial.seed, result.trial.fold))] = get_final_score(
-            result
+    rows = np.array([digits.index(result.trial.digits) for result in second], dtype=int)
+    columns = [keys.index((result.trial.seed, result.trial.fold)) for result in second]
+    contrasts = np.vstack([np.eye(len(keys))[:-1, :-1], -np.ones((1, max(len(keys) - 1, 0)))])
+    design = np.hstack([np.eye(len(digits))[rows], contrasts[columns]])
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise UserError(f"the {len(second)} finished trainings of the second round cannot be compared; train the rest")
+    inverse = np.linalg.inv(design.T @ design)
+    scores = np.array([get_final_score(result) for result in second])
+    means = inverse @ design.T @ scores
+    df = len(scores) - design.shape[1]
+    noise = np.linalg.norm(scores - design @ means) / np.sqrt(df) if df else np.nan
+    order = np.argsort(-means[: len(digits)], kind="stable")
+    errors = noise * np.sqrt(inverse[order, order] + inverse[order[:1], order[:1]] - 2 * inverse[order, order[:1]])
+    factor = stats.studentized_range.ppf(1 - LEVEL, len(digits), df) / np.sqrt(2) if df and len(digits) > 1 else np.nan
+    return [
+        Confirmed(
+            digits=digits[row],
+            reason=chosen[digits[row]],
+            mean=float(means[row]),
+            trainings=int(np.count_nonzero(rows == row)),
+            behind=float(means[order[0]] - means[row]),
+            half_width=float(factor * error) if np.isfinite(factor) else None,
         )
-    noise, df = _measure_noise(scores)
-    order = np.argsort(-np.nanmean(scores, axis=1), kind="stable")
-    found = []
-    for row in order:
-        gaps = scores[order[0]] - scores[row]
-        pairs = int(np.count_nonzero(~np.isnan(gaps)))
-        reach = float(stats.t.ppf(1 - LEVEL / 2, df) * noise * np.sqrt(2 / pairs)) if df and pairs else None
-        found.append(
-            Confirmed(
-                digits[row],
-                chosen[digits[row]],
-                float(np.nanmean(scores[row])),
-                int(np.count_nonzero(~np.isnan(scores[row]))),
-                float(np.nanmean(gaps)) if pairs else float("nan"),
-                reach,
-            )
-        )
-    return found
-
-
-def _measure_noise(scores: np.ndarray) -> tuple[float, int]:
-    """Returns the standard deviation of what rows and columns leave over, and its degrees of freedom."""
-    there = ~np.isnan(scores)
-    rows, columns = np.nonzero(there)
-    design = np.hstack([np.eye(scores.shape[0])[rows], np.eye(scores.shape[1])[columns][:, 1:]])
-    values = scores[there]
-    residuals = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-    df = len(values) - int(np.linalg.matrix_rank(design))
-    return (float(np.sqrt(residuals @ residuals / df)), df) if df > 0 else (float("nan"), 0)
+        for row, error in zip(order, errors, strict=True)
+    ]
 
 
 def format_confirmed(table: Sequence[Confirmed]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
 from search.answer import Answer, BlockAnswer, list_digits
-from search.effects import EffectsFit, Observation, fit_effects
+from search.effects import EffectsFit, fit_effects
+from search.trainings import Observation
 from search.trials import TrialResult
 from utils.errors import UserError
 from utils.log import format_table

@@ -9,12 +9,15 @@ than the normal one.
 Source: Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 6; Hsu, "Multiple Comparisons" (1996).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
+from search.answer import Answer, BlockAnswer
+from search.ranking import Ranking
 
 NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
@@ -22,6 +25,10 @@ PAIR_LEVEL = LEVEL / (NUM_BLOCKS * (NUM_CANDIDATES - 1)) / 2  # of one compariso
 NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
 NUM_DRAWS = 10_000
 NUM_DRAWS_OF_ALL = 2_000  # of those, for what compares single sub-networks
+SHARED_WEIGHTS = (
+    "Intervals say how the order would change with other held-out people. How well shared weights stand for networks "
+    "trained alone they do not say: train the found network beside the next best (python -m tools.compare_genotypes)."
+)
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,8 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
     )  # fmt: skip
     not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
     composed = "".join(str(block.chosen) for block in blocks)
-    best = np.base_repr(int(scores.argmax()), NUM_CANDIDATES).zfill(NUM_BLOCKS)
-    is_good = int(composed, NUM_CANDIDATES) in not_worse
+    best = _write_digits(int(scores.argmax()))
+    is_good = _number(composed) in not_worse
     return RankingDecision(
         digits=composed if is_good else best,
         blocks=blocks,
@@ -168,3 +175,48 @@ def _compute_stretch(num_people: int, level: float) -> float:
     """Computes by how much the means of so many people spread wider than their draws, where a share ``level`` ends."""
     widening = stats.t.ppf(1 - level, num_people - 1) / stats.norm.ppf(1 - level)
     return float(widening * (num_people / (num_people - 1)) ** 0.5)
+
+
+def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
+    """Makes the answer of a one-shot search by its ranking of all sub-networks; see ``Answer`` for the costs."""
+    decision = decide_by_ranking(ranking.average_precision, ranking.query_pids)
+    scores, not_worse = ranking.scores, decision.not_worse
+    blocks = []
+    for chosen, block in zip(decision.digits, decision.blocks, strict=True):
+        candidate = CANDIDATE_NAMES[int(chosen)]
+        is_decided = block.is_decided and block.best == int(chosen)
+        reason = _explain(block, int(chosen), decision.is_composed)
+        intervals = (row.tolist() for row in (block.values, block.low, block.high))
+        blocks.append(BlockAnswer(candidate, is_decided, reason, *intervals))
+    return Answer(
+        method="uniform",
+        genotype=Genotype.from_digits(decision.digits),
+        blocks=blocks,
+        value_name="held-out mAP above the mean of all sub-networks",
+        scores=scores,
+        score_name="mAP of the sub-network on held-out images, with the shared weights",
+        not_worse=[_write_digits(int(i)) for i in not_worse[np.argsort(-scores[not_worse], kind="stable")]],
+        costs=costs,
+        caution=[SHARED_WEIGHTS],
+        details={"best": decision.best, "score_of_best": float(scores.max()), "people": decision.num_people},
+    )
+
+
+def _explain(block: BlockMarginals, chosen: int, is_composed: bool) -> str:
+    """Says why a block has its candidate."""
+    second = max((k for k in range(NUM_CANDIDATES) if k != block.best), key=lambda k: block.values[k])
+    ahead = f"{CANDIDATE_NAMES[block.best]} is ahead of {CANDIDATE_NAMES[second]} in "
+    ahead += f"{block.share_beaten[second]:.1%} of draws of people"
+    if not is_composed and chosen != block.chosen:
+        return f"as in the best of all, since blocks interact; alone it would be {CANDIDATE_NAMES[block.chosen]}"
+    if block.is_decided or chosen == block.best:
+        return ahead
+    return f"the simplest of those not beaten; {ahead}"
+
+
+def _number(digits: str) -> int:
+    return int(digits, NUM_CANDIDATES)
+
+
+def _write_digits(number: int) -> str:
+    return np.base_repr(number, NUM_CANDIDATES).zfill(NUM_BLOCKS)

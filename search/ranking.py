@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine.recalibration import find_batch_norms
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
@@ -36,6 +37,10 @@ NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 NUM_SUBNETS = NUM_CANDIDATES**NUM_BLOCKS
 PREFIX = 2  # blocks that all sub-networks of a part have in common
 NUM_PARTS = NUM_CANDIDATES**PREFIX
+RANKING_ADVICE = (
+    "the ranking keeps feature maps of all held-out images: hold out fewer by more nas.num_folds, lower data.height "
+    "and data.width, or use a device with more memory"
+)
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,17 @@ class Ranking:
         """The mAP of each sub-network, (4096,) float64."""
         return self.average_precision.mean(axis=1, dtype=np.float64)
 
-    def save(self, path: Path) -> None:
-        """Writes the arrays ``scores``, ``ap`` and ``query_pids`` as NumPy's npz, all or nothing."""
-        arrays = {"scores": self.scores, "ap": self.average_precision, "query_pids": self.query_pids}
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-
 
 class SegmentedNetwork(Protocol):
     """A super-network as the ranking sees it: no norm in its stem has statistics, blocks have ``iterate_outputs``."""
 
-    conv5: nn.Module
-    fc: nn.Module
+    @property
+    def conv5(self) -> nn.Module:
+        """The head's convolution and norm."""
+
+    @property
+    def fc(self) -> nn.Module:
+        """The head's fully connected layer and norm."""
 
     @property
     def segments(self) -> Sequence[Any]:
@@ -102,6 +107,11 @@ class SubnetTree:
             norm.momentum = 1.0  # a batch's statistics take the place of the running ones
         with torch.inference_mode():
             self._stem = Maps(network.stem(calibration), network.stem(held_out))
+
+    @property
+    def num_images(self) -> tuple[int, int]:
+        """Numbers of held-out and of calibration images."""
+        return len(self._stem.held_out), len(self._stem.calibration)
 
     @torch.inference_mode()
     def iterate_features(self, part: int) -> Iterator[Tensor]:
@@ -159,7 +169,8 @@ class Ranker:
         found = self.runtime.share(self._read_progress() if self.runtime.is_main else None)
         left = [part for part in range(NUM_PARTS) if np.isnan(found[part]).any()]
         if left:
-            logger.info("ranking all %d sub-networks: %d of %d parts left", NUM_SUBNETS, len(left), NUM_PARTS)
+            logger.info("ranking all %d sub-networks on %d held-out images, norms' statistics by %d training images",
+                        NUM_SUBNETS, *self.tree.num_images)  # fmt: skip
         started = time.monotonic()
         for first in range(0, len(left), self.runtime.world_size):
             now = left[first : first + self.runtime.world_size]
@@ -195,6 +206,27 @@ class Ranker:
     def _write_progress(self, found: np.ndarray) -> None:
         arrays = {"fingerprint": np.array(self.fingerprint), "ap": found}
         write_atomically(self.progress, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def compare_features(query: Tensor, gallery: Tensor, metric: str, normalize: bool) -> Tensor:
+    """Computes all distances in float64: quick where matrices are small, and without products in TF32.
+
+    Args:
+        query: Features (Q, D).
+        gallery: Features (G, D) on the same device.
+        metric: ``euclidean``, squared; or ``cosine``, 1 − cosine.
+        normalize: Scale features to length 1 first.
+
+    Returns:
+        (Q, G) float64.
+    """
+    query, gallery = query.double(), gallery.double()
+    if normalize or metric == "cosine":
+        query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    products = query @ gallery.T
+    if metric == "cosine":
+        return 1 - products
+    return query.square().sum(dim=1, keepdim=True) + gallery.square().sum(dim=1) - 2 * products
 
 
 def _run_path(segment: Any, candidate: int, x: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from genotype import is_digits
-from search.effects import EffectsFit, Observation, fit_effects
+from search.effects import EffectsFit, fit_effects
+from search.trainings import Observation
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.suggest import nearest

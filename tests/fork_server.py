@@ -1,9 +1,10 @@
-"""Runs main.py's ``main`` in forked processes, so that a test can kill many runs and import PyTorch once.
+"""Runs main.py's ``main``, or a test's, in forked processes, so that a test can kill many runs and import PyTorch once.
 
 As a script: reads a line of JSON for each order from stdin and answers with a line on stdout.
 ``ForkServer`` is its other end.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class ForkServer:
-    """Starts runs of ``main`` and waits for them."""
+    """Starts runs of a module's ``main`` and waits for them."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -26,9 +27,15 @@ class ForkServer:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(self, words: Sequence[object], log: Path, environment: Mapping[str, object] | None = None) -> int:
+    def start(
+        self,
+        words: Sequence[object],
+        log: Path,
+        environment: Mapping[str, object] | None = None,
+        module: str = "main",
+    ) -> int:
         """Starts a run that writes stdout and stderr to ``log``; returns its process number."""
-        order = {"words": [str(w) for w in words], "log": str(log)}
+        order = {"words": [str(w) for w in words], "log": str(log), "module": module}
         pid = self._ask({**order, "environment": {k: str(v) for k, v in (environment or {}).items()}})
         assert pid is not None
         return pid
@@ -37,7 +44,7 @@ class ForkServer:
         """Returns the run's exit code, minus the signal's number if one ended it, None while it runs."""
         return self._ask({"poll": pid})
 
-    def wait(self, pid: int, timeout_sec: float = 120) -> int:
+    def wait(self, pid: int, timeout_sec: float = 300) -> int:
         """Waits for the exit code; kills a run that takes too long."""
         end = time.monotonic() + timeout_sec
         while (code := self.poll(pid)) is None:
@@ -63,16 +70,16 @@ class ForkServer:
         return json.loads(self.process.stdout.readline())
 
 
-def wait_for_text(file: Path, text: str) -> None:
+def wait_for_text(file: Path, text: str, timeout_sec: float = 300) -> None:
     """Waits until a file that may not be there yet holds ``text``."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + timeout_sec
     while not (file.exists() and text in file.read_text()):
         assert time.monotonic() < end, file.read_text() if file.exists() else f"no {file}"
         time.sleep(0.05)
 
 
-def run_forked(words: list[str], log: str, environment: dict[str, str]) -> int:
-    """Forks; the child runs ``main`` and exits with its code as a process started by hand would."""
+def run_forked(words: list[str], log: str, environment: dict[str, str], module: str) -> int:
+    """Forks; the child runs the module's ``main`` and exits with its code as a process started by hand would."""
     pid = os.fork()
     if pid:
         return pid
@@ -84,7 +91,7 @@ def run_forked(words: list[str], log: str, environment: dict[str, str]) -> int:
             os.dup2(file, descriptor)
         os.environ.update(environment)
         sys.argv = ["main.py", *words]
-        code = main(words)
+        code = importlib.import_module(module).main(words)
     except BaseException:  # noqa: BLE001 - what Python does at the end of a program, before os._exit
         traceback.print_exc()
         code = 1
@@ -106,7 +113,7 @@ def serve() -> None:
                     codes[pid] = os.waitstatus_to_exitcode(status)
             answer = codes.get(pid)
         else:
-            answer = run_forked(order["words"], order["log"], order["environment"])
+            answer = run_forked(order["words"], order["log"], order["environment"], order["module"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
@@ -114,7 +121,8 @@ def serve() -> None:
 if __name__ == "__main__":
     import torch
 
-    from main import main
+    import main  # noqa: F401 - once, for all that are forked
+    import run  # noqa: F401 - what main imports when it needs it
 
     torch.set_num_threads(1)
     serve()

@@ -13,9 +13,10 @@ from datasets.decode import CorruptImageError
 from default_config import load_config
 from feature_extractor import FeatureExtractor
 from genotype import Genotype
+from network_settings import SMALLEST_HEIGHT, SMALLEST_WIDTH
 from osnet_child import ChildNet, build_child
 from osnet_nas import build_supernet
-from trained_child import SMALLEST_HEIGHT, SMALLEST_WIDTH, load_trained_child
+from trained_child import load_trained_child
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.torchreid_weights import export_torchreid_weights

@@ -97,14 +97,18 @@ def test_how_it_was_found_is_not_compared() -> None:
 def test_file_is_versioned(tmp_path: Path) -> None:
     document = json.loads(write(tmp_path).read_text())
     assert document["format"] == "osnet-genotype"
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert document["conv3"] == ["OSBlock", "OSBlockINv1"]
+
+
+def test_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    assert Genotype.from_json(write(tmp_path, version=1)) == AIN
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "version 3"),
         ({"version": None}, "version None"),
         ({"format": None}, "not a genotype file"),
         ({"format": "other"}, "not a genotype file"),

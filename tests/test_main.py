@@ -1,6 +1,7 @@
 """The main job end to end on a tiny data set: search, child, evaluation, resuming, what a run leaves."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import yaml
 
 from engine import trainer as trainer_module
 from genotype import Genotype
-from main import main, parse_arguments
+from main import main
+from osnet_child import build_child
 from tests.same import assert_same
 from utils import checkpoint
 from utils.checkpoint import load_checkpoint
@@ -25,7 +27,7 @@ def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir() if not p.name.startswith("events")}
     assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "architecture.png",
-                     "history.jsonl"}  # fmt: skip
+                     "history.jsonl", "ranking.npz", "report.html"}  # fmt: skip
     assert any(p.name.startswith("events") for p in folder.iterdir())
     genotype = Genotype.from_json(folder / "genotype.json")
     log = (folder / "train.log").read_text()
@@ -154,8 +156,8 @@ def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_pa
 
 def test_checkpoint_is_read_once(run_main, monkeypatch):
     assert run_main("train.max_epoch", 1) == 0
-    read, paths = checkpoint.read_tensors, []
-    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: paths.append(path) or read(path))
+    read, paths = checkpoint.read_torch_file, []
+    monkeypatch.setattr(checkpoint, "read_torch_file", lambda path: paths.append(path) or read(path))
     assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
     assert len(paths) == 1
 
@@ -163,7 +165,7 @@ def test_checkpoint_is_read_once(run_main, monkeypatch):
 def test_best_is_kept_also_where_a_run_continues_in_another_folder(run_main, tmp_path):
     assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
     saved = load_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt")
-    saved["progress"] = {**saved["progress"], "epoch": 0, "best": 2.0}  # better than what comes
+    saved["progress"] = {**saved["progress"], "epoch": 0, "best": 1.0}  # better than what comes
     saved["schedulers"]["weights"]["last_epoch"] = 0
     checkpoint.save_checkpoint(tmp_path / "other.pt", saved)
     resume = ["train.max_epoch", 1, "model.resume", tmp_path / "other.pt"]
@@ -215,7 +217,7 @@ def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_ro
     """It passes the check before the first batch, which does not decode."""
     base = own_market_root / "market1501" / "Market-1501-v15.09.15"
     image = min((base / "query").iterdir())
-    monkeypatch.setattr("datasets.build.find_broken", lambda paths: [])
+    monkeypatch.setattr("datasets.build.find_broken", lambda paths, share: [])
     image.write_bytes(image.read_bytes()[:-40])
     words = ["train.max_epoch", 1, "test.rerank", True]
     assert run_main(*words, root=own_market_root, save_dir=tmp_path / "stop") == 2
@@ -241,6 +243,7 @@ def test_pairs_of_cameras_are_shown_and_kept(run_main, tmp_path, capsys):
     assert [(p["query_camid"], p["gallery_camid"], p["num_queries"]) for p in (first, second)] == [(0, 1, 4), (1, 0, 4)]
     assert (first["mAP"] + second["mAP"]) / 2 >= target["mAP"]  # without the images of the query's own camera
     output = capsys.readouterr().out
+    assert re.search(r"market1501, mAP / rank-1 +1 +2\n[- ]+\n1 .*\n2 ", output)  # as names of files have them
     for line in ("market1501, mAP / rank-1", f"{first['mAP']:.1%} / {first['rank1']:.1%}"):
         assert line in output
 
@@ -277,14 +280,23 @@ def test_settings_run(run_main, tmp_path, name, words):
 
 def test_fixed_layers_do_not_move(run_main, tmp_path):
     words = ["train.fixbase_epoch", 1, "train.max_epoch", 1, "train.open_layers", "['classifier']"]
-    assert run_main(*words, name="osnet_child") == 0
+    assert run_main(*words, save_dir=tmp_path / "scratch") == 0
     torch.manual_seed(1)
-    from osnet_child import build_child
-
     fresh = build_child(6, width=0.25).state_dict()
-    after = weights_of(tmp_path / "run" / "checkpoints" / "last.pt")
-    for name, tensor in fresh.items():
-        assert torch.equal(tensor, after[name]) == (not name.startswith("classifier")), name
+    start = tmp_path / "scratch" / "checkpoints" / "last.pt"
+    assert run_main(*words, "model.load_weights", start) == 0
+    told = "only classifier will learn in the first 1 epochs (train.fixbase_epoch), on"
+    for folder, before, body in (("scratch", fresh, "random weights"), ("run", weights_of(start), start)):
+        after = weights_of(tmp_path / folder / "checkpoints" / "last.pt")
+        for key, tensor in before.items():
+            assert torch.equal(tensor, after[key]) == (not key.startswith("classifier")), key
+        assert f"{told} {body}" in (tmp_path / folder / "train.log").read_text()
+
+
+def test_the_body_learns_from_the_first_epoch_on_from_scratch(run_main, tmp_path):
+    assert run_main("train.fixbase_epoch", -1) == 0
+    assert "all layers learn from the first epoch on" in (tmp_path / "run" / "train.log").read_text()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["fixbase_epoch"] == 0
 
 
 def test_merged_config_is_written_and_loads_again(run_main, tmp_path):
@@ -303,19 +315,6 @@ def test_help_names_the_flows_and_flags(capsys):
         assert word in text
 
 
-def test_flags_may_follow_pairs():
-    arguments = parse_arguments(["test.eval_freq", "-1", "--root", "x", "train.lr", "0.1"])
-    assert arguments.root == "x"
-    assert arguments.settings == ["test.eval_freq", "-1", "train.lr", "0.1"]
-
-
-def test_pairs_may_follow_a_list_of_names():
-    arguments = parse_arguments(["-s", "market1501", "train.lr", "0.1"])
-    from main import collect_overrides
-
-    assert collect_overrides(arguments) == {"data.sources": ["market1501"], "train.lr": 0.1}
-
-
 def test_run_that_started_from_weights_continues(run_main, tmp_path):
     assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
     words = ["model.load_weights", tmp_path / "first" / "checkpoints" / "last.pt", "train.max_epoch", 2]
@@ -332,6 +331,56 @@ def test_continuing_into_another_runs_folder_is_refused(run_main, tmp_path, caps
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_training_on_test_images_is_said(run_main, capsys):
-    assert run_main("data.combineall", True, "train.max_epoch", 1) == 0
-    assert "24 of market1501's 24 test images are trained on" in capsys.readouterr().out
+def test_a_source_that_is_also_a_target_keeps_its_standard_split(run_main, tmp_path, capsys):
+    assert run_main("data.combineall", True, "train.max_epoch", 1, save_dir=tmp_path / "all") == 0
+    assert "data.combineall adds no images of market1501: they are tested on" in capsys.readouterr().out
+    assert run_main("train.max_epoch", 1) == 0
+    ends = [weights_of(tmp_path / name / "checkpoints" / "last.pt") for name in ("all", "run")]
+    assert_same(*ends, "weights")
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_experiment(run_main, tmp_path):
+    genotypes = tmp_path / "a.json", tmp_path / "search" / "genotype.json"
+    genotypes[1].parent.mkdir()
+    for path in genotypes:
+        Genotype.named("osnet_ibn").to_json(path)
+
+    def run(name, *words):
+        assert run_main("train.max_epoch", 1, *words, save_dir=tmp_path / name) == 0
+        return json.loads((tmp_path / name / "metrics.json").read_text())
+
+    first = run("first", "model.genotype", genotypes[0])
+    second = run("second", "model.genotype", genotypes[1].parent, "train.seed", 2, "data.workers", 1)
+    assert (first["format"], first["version"]) == ("osnet-metrics", 1)
+    assert (first["seed"], second["seed"]) == (1, 2)
+    assert first["command"][:2] == ["main.py", "--root"]
+    assert first["command"][-2:] == ["model.genotype", str(genotypes[0])]
+    assert first["experiment"] == second["experiment"]
+    Genotype.named("osnet").to_json(genotypes[0])  # the same name, another content
+    assert run("third", "model.genotype", genotypes[0])["experiment"] != first["experiment"]
+
+
+def test_a_continued_run_is_the_same_experiment(run_main, tmp_path, capsys):
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
+    start, metrics = tmp_path / "first" / "checkpoints" / "last.pt", tmp_path / "run" / "metrics.json"
+    weights = ["model.load_weights", start]
+    assert run_main("train.max_epoch", 1, *weights) == 0
+    whole = json.loads(metrics.read_text())["experiment"]
+    for words in ([], weights):
+        assert run_main("train.max_epoch", 1, "model.resume", "auto", *words) == 0
+        assert json.loads(metrics.read_text())["experiment"] == whole
+    start.unlink()
+    assert run_main("train.max_epoch", 1, "model.resume", "auto", *weights) == 0
+    assert f"{start}, which this run started from, cannot be read any more" in capsys.readouterr().out
+
+
+def test_weights_that_decide_on_the_first_epochs_are_asked_for_again(run_main, tmp_path, capsys):
+    assert run_main("train.max_epoch", 1, save_dir=tmp_path / "first") == 0
+    start = tmp_path / "first" / "checkpoints" / "last.pt"
+    words = ["train.fixbase_epoch", -1]
+    assert run_main(*words, "model.load_weights", start) == 0
+    capsys.readouterr()
+    assert run_main(*words, "model.resume", "auto") == 2
+    told = f"(model.load_weights: '{start}' then, '' now; train.fixbase_epoch: 1 then, 0 now)"
+    assert told in capsys.readouterr().err
+    assert run_main(*words, "model.resume", "auto", "model.load_weights", start) == 0

@@ -168,9 +168,16 @@ def child_checkpoint(run_main, tmp_path):
 
 def test_checkpoint_of_another_model(fails, child_checkpoint):
     words = ["test.evaluate", True, "model.load_weights", child_checkpoint]
-    fails(*words, "model.genotype", "osnet_ain", told="another model: its genotype is")
-    fails(*words, "model.genotype", "osnet", "model.width", 0.5, told="its width is 0.25")
-    fails(*words, name="osnet_nas", told="its genotype is")
+    fitting = "; set: model.genotype osnet model.width 0.25"
+    fails(*words, "model.genotype", "osnet_ain", told=f"model.genotype osnet and not osnet_ain{fitting}")
+    fails(*words, "model.genotype", "osnet", "model.width", 0.5, told=f"model.width 0.25 and not 0.5{fitting}")
+    fails(*words, name="osnet_nas", told="holds a child, and the network asked for is a super-network")
+
+
+def test_search_given_to_a_child(fails, run_main, tmp_path):
+    assert run_main("train.max_epoch", 1, name="osnet_nas", save_dir=tmp_path / "search") == 0
+    told = "holds a super-network, as a search leaves it, and the network asked for is a child"
+    fails("model.load_weights", tmp_path / "search" / "checkpoints" / "best.pt", told=told)
 
 
 def test_continuing_under_other_settings_shows_the_difference(fails, child_checkpoint):
@@ -196,7 +203,7 @@ def test_continuing_from_weights_alone(fails, child_checkpoint, tmp_path):
     ("where", "name", "told"),
     [
         ("utils.distributed.Runtime.wrap", "osnet_child", "lower train.batch_size and test.batch_size"),
-        ("build.build_supernet", "osnet_nas", "lower train.batch_size and test.batch_size"),
+        ("build.build_search_network", "osnet_nas", "lower train.batch_size and test.batch_size"),
         ("build.recalibrate_batch_norm", "osnet_nas", "takes a whole batch at once; lower train.batch_size"),
         ("engine.scorer.evaluate_targets", "osnet_nas", "lower test.batch_size"),
     ],
@@ -220,6 +227,16 @@ def test_full_memory_where_a_finished_run_is_scored_again_is_one_line(run_main, 
     )
     assert run_main("train.max_epoch", 1, "model.resume", "auto") == 2
     assert capsys.readouterr().err.endswith("lower test.batch_size\n")
+
+
+def test_only_best_is_left(fails, child_checkpoint):
+    """The advice to resume automatically would go round in a circle."""
+    best = child_checkpoint.with_name("best.pt")
+    for last in best.parent.glob("last*.pt"):
+        last.unlink()
+    told = f"has no last.pt to continue from, only best.pt; continue with model.resume {best}"
+    words = ["model.resume", "auto", "model.genotype", "osnet", "train.max_epoch", 1]
+    fails(*words, save_dir=best.parents[1], told=told)
 
 
 @pytest.mark.parametrize("key", ["model.resume", "model.load_weights"])
@@ -265,11 +282,11 @@ def test_save_dir_that_holds_a_run(fails, run_main, tmp_path):
 
 def test_loss_that_is_not_finite_stops_with_state_and_files(run_main, market_root, tmp_path, capsys):
     weights = build_child(6, width=0.25).state_dict()
-    weights["conv1.conv.weight"][:] = float("nan")
+    weights["conv1.conv.weight"][:] = 1e38  # weights that are not finite themselves are refused
     identity = {"name": "osnet_child", "width": 0.25, "loss": "softmax", "num_classes": 6, "stem_norm": "instance",
                 "genotype": list(Genotype.named("osnet_ain").blocks)}  # fmt: skip
-    save_checkpoint(tmp_path / "nan.pt", {"model": weights, "identity": identity})
-    assert run_main("model.genotype", "osnet_ain", "model.load_weights", tmp_path / "nan.pt") == 2
+    save_checkpoint(tmp_path / "huge.pt", {"model": weights, "identity": identity})
+    assert run_main("model.genotype", "osnet_ain", "model.load_weights", tmp_path / "huge.pt") == 2
     captured = capsys.readouterr().err
     assert "not finite in epoch 1, batch 1" in captured
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "not_finite.pt")
@@ -305,6 +322,6 @@ def test_command_line_ends_with_one_line_and_no_traceback(tmp_path):
 
 
 def test_defect_of_ours_ends_in_a_traceback(monkeypatch):
-    monkeypatch.setattr("main.build_job", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("run.build_job", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([])

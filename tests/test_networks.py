@@ -35,8 +35,8 @@ def draw_weights(model: nn.Module) -> tuple[Tensor]:
     return (sample_path_weights(alphas, 5.0, torch.Generator().manual_seed(1)),)
 
 
-def supernet(width: float = 0.25, **more: str) -> Case:
-    return Case(lambda: build_supernet(NUM_CLASSES, width, **more), draw_weights)
+def supernet(width: float = 0.25, candidates: str = "separate") -> Case:
+    return Case(lambda: build_supernet(NUM_CLASSES, width, candidates=candidates), draw_weights)
 
 
 def list_cases() -> dict[str, Case]:

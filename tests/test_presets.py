@@ -132,7 +132,7 @@ def p1_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-P1 = ["--config-file", CONFIGS / "p1.yaml", "data.combineall", True, "test.num_splits", 2, "train.fixbase_epoch", 0]
+P1 = ["--config-file", CONFIGS / "p1.yaml", "test.num_splits", 2]
 
 
 def read_targets(file: Path) -> dict[str, dict[str, Any]]:
@@ -184,7 +184,7 @@ def test_protocol_1_in_the_other_direction(run_main: RunMain, p1_root: Path, tmp
     """As the preset's head tells it, with all of its sources and splits."""
     documented = re.search(r"The other direction: (.*)\.$", (CONFIGS / "p1.yaml").read_text(), re.MULTILINE)
     assert documented
-    words = ["--config-file", CONFIGS / "p1.yaml", *documented[1].split(), "train.fixbase_epoch", 0]
+    words = ["--config-file", CONFIGS / "p1.yaml", *documented[1].split()]
     assert run_main(*words, "train.max_epoch", 1, "test.ranks", [1], root=p1_root) == 0
     targets = read_targets(tmp_path / "run" / "metrics.json")
     assert {name: list(scores["splits"]) for name, scores in targets.items()} == {

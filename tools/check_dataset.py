@@ -2,6 +2,7 @@
 
     python -m tools.check_dataset market1501 --root reid-data --sheet people.png
     python -m tools.check_dataset --all --root reid-data
+    python -m tools.check_dataset --layout market1501
 
 Exit code 0: nothing wrong; 1: problems, each on a line; 2: the data set cannot be read, or a wrong argument.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets import DATASETS, FOLDERS
+from datasets import DATASETS, FOLDERS, find_reader, read_data_set
 from datasets.audit import (
     Finding,
     choose_for_sheet,
@@ -27,9 +28,13 @@ from datasets.base import ReadOptions, Sample, Splits, check_protocol, count_ide
 from datasets.decode import CorruptImageError, decode_image
 from datasets.files import tell_read_errors
 from datasets.integrity import find_broken
+from datasets.layouts import format_layout
+from datasets.synthetic import SyntheticSize, find_domain
+from tools.make_synthetic import SIZES, add_sizes, read_size
 from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
-from utils.suggest import nearest
+from utils.printable import make_printable
+from utils.thumbnails import shorten
 
 Counts = dict[str, tuple[int | None, int | None]]
 """Identities (distractors not counted) and images by part; None: not the same in each split."""
@@ -53,6 +58,8 @@ PUBLISHED: dict[str, Counts] = {
 CUHK03_LABELED: Counts = {"train": (767, 7_368), "query": (700, 1_400), "gallery": (700, 5_328)}
 
 _CELL_PX = (64, 128)
+_LABEL_LENGTH = 12  # what fits above a cell
+_LISTED_CAMERAS = 16
 
 
 def published_counts(name: str, options: ReadOptions) -> Counts:
@@ -82,6 +89,9 @@ def compare_counts(splits: Splits, published: Counts) -> tuple[list[str], list[F
         for what, known, found in (("identities", known_pids, pids), ("images", known_images, len(samples))):
             if known is not None and known != found:
                 findings.append(Finding(True, f"{part}: {found:,} {what}, published are {known:,}"))
+    camids = sorted({s.camid for samples in parts.values() for s in samples})
+    if len(camids) <= _LISTED_CAMERAS:
+        lines.append(f"cameras, as the files name them: {', '.join(map(splits.names.camera, camids))}")
     return lines, findings
 
 
@@ -103,8 +113,8 @@ def check_data_set(name: str, splits: Splits, thorough: bool, workers: int) -> l
     return findings
 
 
-def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
-    """Draws a row for each identity, one image per camera, with numbers as the data set gives them (cameras from 0).
+def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]], splits: Splits) -> None:
+    """Draws a row for each identity, one image per camera, named as the files of the data set name them.
 
     A broken image's cell is empty and crossed out.
 
@@ -113,12 +123,16 @@ def draw_sheet(file: Path, rows: Sequence[Sequence[Sample]]) -> None:
     """
     if not rows:
         raise UserError("there is no image to draw a sheet of")
-    sheet = draw_contact_sheet([[_make_cell(sample) for sample in row] for row in rows], _CELL_PX, max(map(len, rows)))
+    sheet = draw_contact_sheet(
+        [[_make_cell(sample, splits) for sample in row] for row in rows], _CELL_PX, max(map(len, rows))
+    )
     save_contact_sheet(sheet, file)
 
 
-def _make_cell(sample: Sample) -> Cell:
-    label = f"{sample.pid} c{sample.camid}"
+def _make_cell(sample: Sample, splits: Splits) -> Cell:
+    camera = splits.names.camera(sample.camid)
+    label = f"{splits.names.person(sample.pid)} {f'c{camera}' if camera.isdecimal() else camera}"
+    label = shorten(label, _LABEL_LENGTH)
     try:
         pixels = decode_image(sample.path).permute(1, 2, 0).numpy()
     except CorruptImageError:
@@ -128,20 +142,40 @@ def _make_cell(sample: Sample) -> Cell:
 
 def check_one(name: str, given: argparse.Namespace, options: ReadOptions) -> bool:
     """Checks one data set, prints what is found, and returns whether all is well."""
-    splits = DATASETS[name](given.root, options)
+    folder = given.root
+    if name.startswith("synthetic"):
+        folder = require_drawn(name, read_size(given), given.root)
+    splits = read_data_set(name, given.root, options)
     lines, findings = compare_counts(splits, published_counts(name, options))
-    print("\n".join([f"{name} in {given.root}", *lines]))
+    for line in (f"{name} in {folder}", *lines):
+        print(make_printable(line))
     findings += check_data_set(name, splits, not given.quick, given.workers)
     for finding in findings:
-        print(f"{'PROBLEM' if finding.is_problem else 'note'}: {finding.text}")
+        print(f"{'PROBLEM' if finding.is_problem else 'note'}: {make_printable(finding.text)}")
     problems = sum(finding.is_problem for finding in findings)
     print(f"{problems} problem(s)" if problems else "no problem")
     if given.sheet:
         shown = [*splits.query, *splits.gallery] or splits.train
         shown = [s for s in shown if s.pid not in splits.distractor_pids]
-        draw_sheet(given.sheet, choose_for_sheet(shown, given.sheet_identities))
+        draw_sheet(given.sheet, choose_for_sheet(shown, given.sheet_identities), splits)
         print(f"sheet: {given.sheet}")
     return not problems
+
+
+def require_drawn(name: str, size: SyntheticSize, root: Path) -> Path:
+    """Returns the folder of a drawn data set, and draws nothing itself.
+
+    Raises:
+        UserError: it is not there; the message names those of other sizes that are.
+    """
+    domain = name.removeprefix("synthetic").removeprefix("_") or "a"
+    folder = find_domain(domain, size, root)
+    with tell_read_errors(root):
+        if folder.is_dir():
+            return folder
+        others = sorted(path.name for path in (root / "synthetic").glob("*") if (path / domain).is_dir())
+    told = f"; there are {', '.join(others)}: give the sizes of one of them, such as --train-ids" if others else ""
+    raise UserError(f"no folder {folder}: draw it with python -m tools.make_synthetic{told}")
 
 
 def check_all(root: Path) -> bool:
@@ -159,7 +193,7 @@ def check_all(root: Path) -> bool:
             continue
         found = True
         try:
-            splits = DATASETS[name](root, ReadOptions())
+            splits = read_data_set(name, root, ReadOptions())
         except UserError as error:
             print(f"{name}: PROBLEM: {error}")
             well = False
@@ -179,9 +213,15 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
         UserError: an unknown data set, a number out of range, or together with --all what concerns one data set only.
     """
     if given.all == bool(given.name):
-        raise UserError("give either the name of a data set or --all")
-    if given.name and given.name not in DATASETS:
-        raise UserError(f"no data set {given.name!r} among {', '.join(DATASETS)}{nearest(given.name, DATASETS)}")
+        raise UserError(f"give either the name of a data set or --all; names are {', '.join(DATASETS)}, folder:NAME")
+    if given.name:
+        find_reader(given.name)
+    if given.name and given.layout:
+        return
+    if given.root is None:
+        raise UserError("give the folder that holds the data sets with --root")
+    if not (given.name or "").startswith("synthetic") and read_size(given) != SyntheticSize():
+        raise UserError("the sizes of drawn data belong to synthetic data sets alone: leave them out")
     if given.workers < 1 or given.sheet_identities < 1:
         raise UserError("--workers and --sheet-identities must be at least 1")
     if given.sheet:
@@ -200,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data sets")
+    parser.add_argument("--root", type=Path, help="the folder that holds the data sets")
+    parser.add_argument("--layout", action="store_true", help="print which folders and files are expected, and end")
     parser.add_argument("--all", action="store_true", help="say which data sets are in the root, and count them")
     parser.add_argument("--quick", action="store_true", help="decode only files whose beginning or end looks wrong")
     parser.add_argument("--workers", type=int, default=4, help="threads (default 4)")
@@ -210,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--market1501-500k", action="store_true", help="with Market-1501's 500,000 distractors")
     parser.add_argument("--cuhk03-labeled", action="store_true", help="CUHK03 with hand-drawn boxes")
     parser.add_argument("--cuhk03-classic-split", action="store_true", help="CUHK03 with its classic splits")
+    add_sizes(parser)
     given = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
@@ -218,10 +260,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         market1501_500k=given.market1501_500k,
         cuhk03_labeled=given.cuhk03_labeled,
         cuhk03_classic_split=given.cuhk03_classic_split,
+        synthetic={name: getattr(given, name) for name in SIZES},
         check_contents=True,
     )
     try:
         check_arguments(parser, given)
+        if given.layout:
+            print(format_layout(given.name), end="")
+            return 0
         if given.all:
             return 0 if check_all(given.root) else 1
         return 0 if check_one(given.name, given, options) else 1

@@ -115,15 +115,20 @@ def read_scores(networks: Sequence[Network], seeds: Sequence[int], folder: Path)
     """Reads the finished trainings' mAP.
 
     Raises:
-        UserError: none is finished.
+        UserError: none is finished, or one network's trainings are not repeats of each other.
     """
     scores: Scores = {network.label: {} for network in networks}
     for network in networks:
+        experiments = set()
         for seed in seeds:
             path = find_run(folder, network, seed) / "metrics.json"
             if path.is_file():
-                targets = json.loads(path.read_text(encoding="utf-8"))["targets"]
-                scores[network.label][seed] = {name: target["mAP"] for name, target in targets.items()}
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+                experiments.add(metrics["experiment"])
+                scores[network.label][seed] = {name: target["mAP"] for name, target in metrics["targets"].items()}
+        if len(experiments) > 1:
+            raise UserError(f"the trainings of {network.label} in {folder} are not of the same settings and data; "
+                            "give the new ones another --folder")  # fmt: skip
     if not any(scores.values()):
         raise UserError(f"no training in {folder} is finished; see the messages above")
     return scores
@@ -160,7 +165,7 @@ def measure_costs(networks: Sequence[Network], width: float, height: int, width_
     costs = {}
     images = torch.randn(8, 3, height, width_px, generator=torch.Generator().manual_seed(0))
     for network in networks:
-        model = build_child_of(network.choice, "instance", width)
+        model, _ = build_child_of(network.choice, multiplier=width)
         complexity = compute_complexity(model, height, width_px)
         model.to(memory_format=torch.channels_last)
         seconds = measure_latency(model, images.to(memory_format=torch.channels_last), 10).total / len(images)

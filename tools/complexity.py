@@ -34,21 +34,22 @@ from utils.log import format_table
 _PAPER_NAMES = {"conv1": "conv1 (stem)", "fc": "fc (head)"}
 
 
-def build_child_of(genotype: str, stem_norm: str, multiplier: float) -> ChildNet:
+def build_child_of(
+    genotype: str, stem_norm: str | None = None, multiplier: float | None = None
+) -> tuple[ChildNet, float]:
     """Builds the child that the settings ``model.genotype``, ``model.stem_norm`` and ``model.width`` name.
+
+    Returns:
+        The child, and its channel multiplier.
 
     Raises:
         UserError: a value that the settings refuse, or a broken genotype file.
     """
-    settings = {
-        "model.name": "osnet_child",
-        "model.genotype": genotype,
-        "model.stem_norm": stem_norm,
-        "model.width": multiplier,
-    }
-    model = build_network(load_config(overrides=settings), num_classes=1).model
-    assert isinstance(model, ChildNet)
-    return model
+    given = {"model.genotype": genotype, "model.stem_norm": stem_norm, "model.width": multiplier}
+    settings = {key: value for key, value in given.items() if value is not None}
+    network = build_network(load_config(overrides={"model.name": "osnet_child", **settings}), num_classes=1)
+    assert isinstance(network.model, ChildNet)
+    return network.model, network.identity["width"]
 
 
 def format_costs(total: Complexity, parts: dict[str, Complexity], latency: Latency) -> str:
@@ -78,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--genotype", default="", metavar="NAME", help="osnet, osnet_ibn, osnet_ain or a genotype.json "
+        "--genotype", default="", metavar="NAME", help="osnet, osnet_ibn, osnet_ain, osnet_x0_25 or a genotype.json "
         "(default: GENOTYPE of osnet_child.py)"
     )  # fmt: skip
-    parser.add_argument("--stem-norm", default="instance", help="instance or batch; published names know theirs")
-    parser.add_argument("--width", type=float, default=1.0, help="channel multiplier (default 1.0)")
+    parser.add_argument("--stem-norm", help="instance (default) or batch; published names know theirs")
+    parser.add_argument("--width", type=float, help="channel multiplier (default 1.0)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(256, 128), metavar=("H", "W"), help="input in pixels (default 256 128)"
     )
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError("--batch-size and --runs must be at least 1")
         check_input_size(*given.size)
         device = open_device(given.device)
-        model = build_child_of(given.genotype, given.stem_norm, given.width)
+        model, multiplier = build_child_of(given.genotype, given.stem_norm, given.width)
     except UserError as error:
         print(f"complexity: {error}", file=sys.stderr)
         return 2
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
     latency = measure_latency(model, images, given.runs)
-    print(f"x{given.width:g}, {model.stem_norm} stem norm, input {given.size[0]}×{given.size[1]}\n{model.genotype}\n")
+    print(f"x{multiplier:g}, {model.stem_norm} stem norm, input {given.size[0]}×{given.size[1]}\n{model.genotype}\n")
     print(format_costs(total, parts, latency), end="\n\n")
     print(f"parameters as published, shared gates counted at each use: {count_parameters_at_each_use(model, images):,}")
     print(f"time: median of {given.runs} passes over {given.batch_size} image(s), {device}, "

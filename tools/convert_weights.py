@@ -14,24 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from network_settings import find_settings, name_network
 from osnet_child import build_child
 from osnet_nas import build_supernet
-from trained_child import find_multiplier
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.files import write_atomically
-from utils.torchreid_weights import (
-    SCHEMES,
-    TorchreidNetwork,
-    describe_torchreid_weights,
-    export_torchreid_weights,
-    load_torchreid_weights,
-    read_torchreid_weights,
-    rename_to_torchreid,
-)
+from utils.network_file import NetworkFile, load_network_weights, read_network_file
+from utils.torch_file import pack
+from utils.torchreid_names import SCHEMES, TorchreidNetwork
+from utils.torchreid_weights import export_torchreid_weights
 
 
 def import_weights(source: Path, target: Path) -> TorchreidNetwork:
@@ -40,69 +34,43 @@ def import_weights(source: Path, target: Path) -> TorchreidNetwork:
     Raises:
         UserError: the file cannot be read or does not hold one whole OSNet, or ``target`` cannot be written.
     """
-    try:
-        weights = read_torchreid_weights(source)
-    except UserError as error:
-        if _is_own_checkpoint(source):
-            raise UserError(f"{source} is a checkpoint of this project, not Torchreid's file: use export") from error
-        raise
-    model, network = _build_network(source, weights)
+    file = read_network_file(source)
+    if file.checkpoint is not None:
+        raise UserError(f"{source} is a checkpoint of this project, not Torchreid's file: use export")
+    model, network = _build_network(file)
     save_checkpoint(target, {"identity": _identify(network), "model": _stored(model.state_dict(), network)})
     return network
 
 
-def export_weights(source: Path, target: Path, scheme: str) -> TorchreidNetwork:
+def export_weights(source: Path, target: Path, scheme: str | None) -> TorchreidNetwork:
     """Writes a checkpoint's weights as a file that Torchreid loads and returns what network they are of.
 
     Raises:
         UserError: the checkpoint cannot be read or does not hold one whole network, Torchreid has no such network
             under ``scheme``, or ``target`` cannot be written.
     """
-    try:
-        state = load_checkpoint(source).get("model")
-    except UserError as error:
-        if _is_torchreid_file(source):
-            raise UserError(f"{source} is Torchreid's file, not a checkpoint of this project: use import") from error
-        raise
-    if not isinstance(state, Mapping):
-        raise UserError(f"{source}: the checkpoint holds no model")
-    model, network = _build_network(source, rename_to_torchreid(read_torchreid_weights(state, str(source))))
+    file = read_network_file(source)
+    if file.checkpoint is None:
+        file.describe()  # or it is nobody's
+        raise UserError(f"{source} is Torchreid's file, not a checkpoint of this project: use import")
+    model, network = _build_network(file)
     exported = _stored(export_torchreid_weights(model, scheme), network)
-    write_atomically(target, lambda file: torch.save(exported, file))
+    write_atomically(target, pack(exported))
     return network
 
 
-def _build_network(source: Path, weights: Mapping[str, Tensor]) -> tuple[nn.Module, TorchreidNetwork]:
-    """Builds the network that Torchreid's weights are of and loads them, all of them checked."""
-    try:
-        network = describe_torchreid_weights(weights)
-        num_classes = 1 if network.num_classes is None else network.num_classes
-        width = find_multiplier(network)
-        model: nn.Module
-        if network.genotype is None:
-            model = build_supernet(num_classes, width)
-        else:
-            model = build_child(num_classes, network.genotype, width, network.stem_norm)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-    load_torchreid_weights(model, weights, origin=str(source))
+def _build_network(file: NetworkFile) -> tuple[nn.Module, TorchreidNetwork]:
+    """Builds the network that a file's weights are of and loads them, all of them checked."""
+    network = file.describe()
+    num_classes = 1 if network.num_classes is None else network.num_classes
+    width = find_settings(file)["model.width"]
+    model: nn.Module
+    if network.genotype is None:
+        model = build_supernet(num_classes, width)
+    else:
+        model = build_child(num_classes, network.genotype, width, network.stem_norm)
+    load_network_weights(model, file)
     return model, network
-
-
-def _is_own_checkpoint(source: Path) -> bool:
-    try:
-        load_checkpoint(source)
-    except UserError:
-        return False
-    return True
-
-
-def _is_torchreid_file(source: Path) -> bool:
-    try:
-        describe_torchreid_weights(read_torchreid_weights(source))
-    except UserError:
-        return False
-    return True
 
 
 def _stored(state: Mapping[str, Tensor], network: TorchreidNetwork) -> dict[str, Tensor]:
@@ -112,17 +80,17 @@ def _stored(state: Mapping[str, Tensor], network: TorchreidNetwork) -> dict[str,
 
 def _identify(network: TorchreidNetwork) -> dict[str, Any]:
     """Returns what ``model.load_weights`` compares with the network of the config (see ``build.build_network``)."""
-    name = "osnet_nas" if network.genotype is None else "osnet_child"
-    identity = {"name": name, "width": find_multiplier(network), "loss": "softmax", "num_classes": network.num_classes}
-    if network.genotype is None:
-        return identity
-    return {**identity, "genotype": list(network.genotype.blocks), "stem_norm": network.stem_norm}
+    settings = {key.removeprefix("model."): value for key, value in name_network(network, "weights").items()}
+    if network.genotype is not None:
+        settings["genotype"] = list(network.genotype.blocks)
+    return {**settings, "loss": "softmax", "num_classes": network.num_classes}
 
 
 def _print_network(network: TorchreidNetwork) -> None:
     kind = "super-network" if network.genotype is None else "child"
     classes = "no classifier" if network.num_classes is None else f"{network.num_classes} identities"
-    print(f"{kind}: width {find_multiplier(network)}, {network.stem_norm} stem norm, {classes}")
+    width = name_network(network, "weights")["model.width"]
+    print(f"{kind}: width {width}, {network.stem_norm} stem norm, {classes}")
     if network.genotype is not None:
         print(network.genotype)
         print(repr(network.genotype))
@@ -145,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.add_argument("target", type=Path, help=f"{writes}; an existing one is replaced")
         if command == "export":
             options.add_argument(
-                "--scheme", choices=SCHEMES, default="ain", help="Torchreid's naming; osnet: for its osnet, osnet_ibn"
+                "--scheme", choices=SCHEMES, help="naming (default: the one under which Torchreid loads the network)"
             )
     given = parser.parse_args(arguments)
     try:

@@ -4,6 +4,7 @@
     python -m tools.make_synthetic --root reid-data --train-ids 200 --domains a b --sheet people.png
 
 Training draws what is missing by itself; the images are the same. What is there already is compared with its checksums.
+A run uses the sizes of its own settings; the tool says which settings those are, where they are not the usual ones.
 Exit code 2 after a wrong argument, or if images are not as they were drawn.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.base import ReadOptions, Sample
+from datasets.files import tell_read_errors
 from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, draw_domain, find_domain
 from datasets.synthetic_domains import DOMAINS
 from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
@@ -60,6 +62,37 @@ def _first_images(samples: Sequence[Sample]) -> list[Sample]:
     return [first[key] for key in sorted(first)]
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds an argument for each of the sizes of drawn data."""
+    group = parser.add_argument_group("sizes of drawn data")
+    for name in SIZES:
+        default = getattr(SyntheticSize, name)
+        group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}")
+
+
+def read_size(given: argparse.Namespace) -> SyntheticSize:
+    """Takes the sizes of drawn data from the command line."""
+    return SyntheticSize(**{name: getattr(given, name) for name in SIZES})
+
+
+def format_settings(size: SyntheticSize) -> str:
+    """Writes the sizes that are not the usual ones as a run's settings."""
+    values = {name: getattr(size, name) for name in SIZES if getattr(size, name) != getattr(SyntheticSize, name)}
+    return " ".join(f"synthetic.{name} {value}" for name, value in values.items())
+
+
+def make_root(root: Path) -> None:
+    """Makes the data sets' folder if it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {root}: {error.strerror or error}") from error
+
+
 def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
     """Draws a domain unless it is there as it should be, and prints what was done.
 
@@ -89,18 +122,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write people × cameras × domains to this PNG")
     parser.add_argument("--sheet-identities", type=int, default=4, metavar="N", help="people in a row (default 4)")
-    for name in SIZES:
-        default = getattr(SyntheticSize, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}")
+    add_sizes(parser)
     given = parser.parse_args(arguments)
-    size = SyntheticSize(**{name: getattr(given, name) for name in SIZES})
+    size = read_size(given)
     try:
         if given.workers < 1 or given.sheet_identities < 1:
             raise UserError("--workers and --sheet-identities must be at least 1")
+        make_root(given.root)
         if given.sheet:
             check_sheet_name(given.sheet)
-        for domain in given.domains:
-            make_domain(domain, size, given.root, given.workers)
+        with tell_read_errors(given.root):
+            for domain in given.domains:
+                make_domain(domain, size, given.root, given.workers)
+        if size != SyntheticSize():
+            print(f"a run finds them with {format_settings(size)}")
         if given.sheet:
             save_contact_sheet(draw_sheet(given.domains, size, given.root, given.sheet_identities), given.sheet)
     except (UserError, OSError) as error:

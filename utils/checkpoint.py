@@ -2,30 +2,20 @@
 
 import contextlib
 import logging
-import os
-import pickle
 import re
 import shutil
-import struct
-import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import name_unfinished, write_atomically
+from utils.torch_file import pack, read_torch_file
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "osnet-nas-checkpoint"
-VERSION = 1
-# what torch.load raises for a file that is cut off or changed, depending on where
-_DAMAGE = (
-    RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, AssertionError, TypeError, struct.error
-)  # fmt: skip
+VERSION = 2
 _EARLIER = re.compile(r"last\.(\d+)\.pt")
 
 
@@ -35,12 +25,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], before_replacing: Calla
     Raises:
         UserError: the disk is full or the folder cannot be written; an older file of that name is then untouched.
     """
-    document = {"format": FORMAT, "version": VERSION, **content}
-    try:
-        write_atomically(path, lambda file: torch.save(document, file), before_replacing)
-    except RuntimeError as error:  # PyTorch's writer, on its way out of the file's own error
-        reason = getattr(error.__context__, "strerror", None) or str(error).partition("\n")[0]
-        raise UserError(f"cannot write {path}: {reason}") from error
+    write_atomically(path, pack({"format": FORMAT, "version": VERSION, **content}), before_replacing)
 
 
 def save_last(folder: Path, content: dict[str, Any], keep: int) -> None:
@@ -64,7 +49,7 @@ def _make_older(folder: Path, keep: int) -> None:
     last = folder / "last.pt"
     if keep == 1 or not last.exists():
         return
-    second_name = folder / f".last.1.pt.{os.getpid()}.tmp"  # all that may need room comes before the first move
+    second_name = name_unfinished(folder / "last.1.pt")  # all that may need room comes before the first move
     try:
         _link_or_copy(last, second_name)
         for age in range(keep - 1, 1, -1):
@@ -89,59 +74,58 @@ def _find_earlier(folder: Path) -> list[tuple[int, Path]]:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Loads a checkpoint onto the CPU without executing code that a pickle may hold.
+    """Loads a checkpoint onto the CPU without executing code that a pickle may hold; older versions are upgraded.
 
     Raises:
-        UserError: no such file, truncated, holding code, or not a checkpoint of this project.
+        UserError: no such file, truncated, damaged, holding code, or not a checkpoint of this project.
     """
-    document = read_tensors(path)
+    return open_document(read_torch_file(path), path)
+
+
+def open_document(document: Any, path: str | Path) -> dict[str, Any]:
+    """Returns a file's content as a checkpoint of the newest version.
+
+    Raises:
+        UserError: it is not a checkpoint of this project, or of a version that this program does not know.
+    """
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project")
-    if document.get("version") != VERSION:
-        raise UserError(f"{path}: checkpoint version {document.get('version')!r}; this program reads {VERSION}")
+    version = document.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        told = repr(version) if isinstance(version, int | str | None) else f"a {type(version).__name__}"
+        raise UserError(f"{path}: checkpoint version {told}; this program reads 1 to {VERSION}")
+    if version == 1:
+        for key in ("optimizer", "scheduler"):  # there was one of each
+            if key in document:
+                document[f"{key}s"] = {"weights": document.pop(key)}
+        document["version"] = VERSION
     return document
 
 
-def read_tensors(path: str | Path) -> Any:
-    """Reads a torch file of tensors and plain values onto the CPU.
-
-    Raises:
-        UserError: no such file, truncated or damaged, or holding code.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # the error after it says more
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"no checkpoint {path}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "unsupported" in str(error).lower() or "not an allowed global" in str(error):
-            raise UserError(f"{path} holds more than tensors and plain values; its code was not run") from error
-        raise UserError(f"{path} is not a torch file, or it is damaged") from error
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is truncated or damaged: {reason}") from error
-
-
-def find_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Finds the newest checkpoint in ``folder`` that loads, None where there is none at all.
+def find_last(
+    folder: Path, load: Callable[[Path], dict[str, Any]] = load_checkpoint
+) -> tuple[Path, dict[str, Any]] | None:
+    """Finds the newest checkpoint in ``folder`` to continue from, None where there is none at all.
 
     A damaged one is named in the log and passed over for the one before it. It is also renamed, so that it never
     takes the place of a good one when the next is saved.
+
+    Args:
+        folder: The run's checkpoints.
+        load: Loads one and checks it; raises UserError for one that cannot be continued from.
 
     Returns:
         The checkpoint's path and content.
 
     Raises:
-        UserError: there are checkpoints, but all are damaged; or a damaged one cannot be renamed.
+        UserError: there are checkpoints, but all are damaged; or a damaged one cannot be renamed; or there is only a
+            checkpoint of another kind.
     """
     candidates = [p for p in (folder / "last.pt", *(path for _, path in _find_earlier(folder))) if p.exists()]
     problems: list[tuple[Path, UserError]] = []
     for path in candidates:
         try:
-            document = load_checkpoint(path)
+            document = load(path)
         except UserError as error:
             problems.append((path, error))
             continue
@@ -150,7 +134,18 @@ def find_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return path, document
     if candidates:
         raise UserError(f"no checkpoint in {folder} can be read ({len(candidates)} tried): {problems[0][1]}")
+    _refuse_others(folder)
     return None
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises UserError where a folder without ``last.pt`` holds other checkpoints, which a new run would replace."""
+    if (best := folder / "best.pt").exists():
+        raise UserError(f"{folder} has no last.pt to continue from, only best.pt; continue with model.resume {best}")
+    if others := sorted(path.name for path in folder.glob("*.pt")):
+        raise UserError(
+            f"{folder} has no last.pt to continue from, only {', '.join(others)}; choose another data.save_dir"
+        )
 
 
 def _set_aside(damaged: Path, problem: UserError) -> None:

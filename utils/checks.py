@@ -12,14 +12,22 @@ def one_of(*allowed: object) -> Check:
 
 
 def at_least(low: float, *others: float) -> Check:
-    """Allows values from ``low`` up, and ``others``."""
+    """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``others``."""
     also = "".join(f" (or {other})" for other in others)
-    return lambda value: "" if value >= low or value in others else f"must be at least {low}{also}"
+
+    def check(value: float) -> str:
+        if value > 1e9:
+            return "must be at most 1,000,000,000"
+        return "" if value >= low or value in others else f"must be at least {low}{also}"
+
+    return check
 
 
-def above(low: float) -> Check:
-    """Allows values greater than ``low``."""
-    return lambda value: "" if value > low else f"must be greater than {low}"
+def positive(value: float) -> str:
+    """Allows numbers above 0 that float32 can compute with."""
+    if value <= 0:
+        return "must be greater than 0"
+    return "" if 1e-12 <= value <= 1e12 else "must lie between 1e-12 and 1e12"
 
 
 def between(low: float, high: float) -> Check:
@@ -41,6 +49,15 @@ def each_of_any(check: Check) -> Check:
     return lambda values: next(filter(None, map(check, values)), "")
 
 
-def three_numbers(values: Sequence[Any]) -> str:
-    """Allows three numbers."""
-    return "" if len(values) == 3 and all(isinstance(v, int | float) for v in values) else "must be three numbers"
+def three_between(low: float, high: float) -> Check:
+    """Allows three numbers from ``low`` to ``high``."""
+
+    def check(values: Sequence[float]) -> str:
+        return "must be three numbers" if len(values) != 3 else each_of_any(between(low, high))(values)
+
+    return check
+
+
+def not_empty(value: str) -> str:
+    """Allows any text but the empty one."""
+    return "" if value else "must not be empty"

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import check_writable, write_atomically
 
 LABEL_PX = 12
 GAP_PX = 4
@@ -45,13 +45,14 @@ def draw_contact_sheet(rows: Sequence[Sequence[Cell]], cell_px: tuple[int, int],
 
 
 def check_sheet_name(path: Path) -> None:
-    """Checks before anything is drawn that a contact sheet can have this name.
+    """Checks before anything is drawn that a contact sheet can be written under this name.
 
     Raises:
-        UserError: it does not end in .png.
+        UserError: it does not end in .png, or as ``check_writable``.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"cannot write {path}: the name of a contact sheet ends in .png")
+    check_writable(path)
 
 
 def save_contact_sheet(sheet: Image.Image, path: Path) -> None:

@@ -61,7 +61,11 @@ def check_features(query_features: Tensor, gallery_features: Tensor) -> None:
 
 
 def iterate_distances(
-    query_features: Tensor, gallery_features: Tensor, metric: str = "euclidean", chunk_size: int = TILE_QUERIES
+    query_features: Tensor,
+    gallery_features: Tensor,
+    metric: str = "euclidean",
+    chunk_size: int = TILE_QUERIES,
+    rows: range | None = None,
 ) -> Iterator[Tensor]:
     """Yields the distance matrix in blocks of rows, on the features' device.
 
@@ -71,16 +75,21 @@ def iterate_distances(
         metric: ``"euclidean"``: squared Euclidean distance, at least 0; ``"cosine"``: 1 − cosine, in [0, 2].
         chunk_size: Rows held at once, at least 1, rounded up to a multiple of ``TILE_QUERIES``; it decides the memory
             (``chunk_size`` × G × 4 bytes) and no value.
+        rows: Queries whose distances are wanted, neighbours of one another, the first at a multiple of
+            ``TILE_QUERIES``; None for all. Values are those of the whole matrix.
 
     Yields:
         (rows, G) float32, in the queries' order. The memory is used again for the next block: copy what is to be kept.
 
     Raises:
         UserError: an unknown metric, features that ``check_features`` refuses, or too large for float32.
-        ValueError: ``chunk_size`` is below 1.
+        ValueError: ``chunk_size`` is below 1, or ``rows`` start elsewhere.
     """
+    rows = range(len(query_features)) if rows is None else rows
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+    if len(rows) and rows.start % TILE_QUERIES:
+        raise ValueError(f"rows start at {rows.start}, which is no multiple of {TILE_QUERIES}")
     if metric not in METRICS:
         raise UserError(f"unknown distance metric '{metric}'; allowed: {', '.join(METRICS)}")
     check_features(query_features, gallery_features)
@@ -96,7 +105,7 @@ def iterate_distances(
     if metric == "cosine":  # half of the squared distance of features of length 1, and 1 where one has none
         query, gallery = query * 0.5**0.5, gallery * 0.5**0.5
         query_norms, gallery_norms = (query_norms + query_is_zero) / 2, (gallery_norms + gallery_is_zero) / 2
-    return _iterate_blocks(query, gallery, query_norms, gallery_norms, chunk_size)
+    return _iterate_blocks(query, gallery, query_norms, gallery_norms, chunk_size, rows)
 
 
 def compute_distmat(query_features: Tensor, gallery_features: Tensor, metric: str = "euclidean") -> Tensor:
@@ -114,16 +123,16 @@ def compute_distmat(query_features: Tensor, gallery_features: Tensor, metric: st
 
 
 def _iterate_blocks(
-    query: Tensor, gallery: Tensor, query_norms: Tensor, gallery_norms: Tensor, chunk_size: int
+    query: Tensor, gallery: Tensor, query_norms: Tensor, gallery_norms: Tensor, chunk_size: int, wanted: range
 ) -> Iterator[Tensor]:
     """The loop of ``iterate_distances``, apart so that arguments are checked at the call and not at the first block."""
-    rows = -(-min(chunk_size, len(query)) // TILE_QUERIES) * TILE_QUERIES
+    rows = -(-min(chunk_size, len(wanted)) // TILE_QUERIES) * TILE_QUERIES
     tiles = gallery.split(TILE_GALLERY)
     tiles = (*tiles[:-1], _pad_rows(tiles[-1], TILE_GALLERY))
     tile_norms = F.pad(gallery_norms, (0, len(tiles) * TILE_GALLERY - len(gallery))).split(TILE_GALLERY)
     block = query.new_empty((rows, len(tiles) * TILE_GALLERY))
-    for start in range(0, len(query), rows):
-        count = min(rows, len(query) - start)
+    for start in wanted[:: max(rows, 1)]:
+        count = min(rows, wanted.stop - start)
         with _exact_products():
             for first in range(0, count, TILE_QUERIES):
                 at = slice(start + first, start + first + TILE_QUERIES)

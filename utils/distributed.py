@@ -1,30 +1,23 @@
 """Device and parallelism, chosen once: CPU, one GPU, DataParallel over several, or torchrun's processes."""
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from utils.errors import UserError
-from utils.peers import Peers, keep_to_ourselves
+from utils.launch import Launch, read_launch, stop_with_torchrun
+from utils.peers import Peers, private_store
+from utils.work_share import WorkShare
 
 _HEAD_START_SEC = 0.2  # of rank 0 before the others, where all were asked to stop: its log also goes to a file
-_LOST = ("closed by peer", "reset by peer", "broken pipe", "socket closed", "timed out waiting", "read timeout",
-         "pair closure", "connectfullmesh failed")  # gloo's words for it  # fmt: skip
-
-
-@runtime_checkable
-class Stop(Protocol):
-    """An exception that is no error but a wish to end, such as ``engine.interrupt.Interrupted``."""
-
-    exit_code: int
-    is_told: bool
+_PATIENCE = timedelta(days=7)  # with a process that does alone what takes long; that it is gone is noticed at once
 
 
 @dataclass(frozen=True)
@@ -36,19 +29,42 @@ class Runtime:
         rank: This process among all, from 0; rank 0 writes.
         world_size: Processes in all; 1 without torchrun.
         replicas: GPUs that this process spreads a batch over (DataParallel); 1 on a CPU and under torchrun.
+        local_rank: This process among those of its machine, from 0.
+        local_world_size: Processes on this machine.
         peers: The other processes, None without torchrun.
+        group: For exchanges that are not part of a training step and may wait long; None without torchrun.
     """
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
     replicas: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
     peers: Peers | None = field(default=None, compare=False, repr=False)
+    group: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """What this process computes on; DataParallel takes the first GPUs."""
+        if self.replicas == 1:
+            return [self.device]
+        return [torch.device(self.device.type, index) for index in range(self.replicas)]
+
+    @property
+    def share_of_run(self) -> WorkShare:
+        """This process's share of what all processes do together."""
+        return WorkShare(self.rank, self.world_size, self.gather)
+
+    @property
+    def share_of_machine(self) -> WorkShare:
+        """Its share of what the processes of each machine do together, such as to look at that machine's files."""
+        return WorkShare(self.local_rank, self.local_world_size, self.gather)
 
     def __enter__(self) -> "Runtime":
         return self
@@ -56,7 +72,7 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves together with the others, or tells them that this process ends with an error.
+        """Leaves together with the others, or ends them with the error that this process ends with.
 
         Only the first process that ends lets its error out, so that one line is printed; all end with its exit code.
 
@@ -70,16 +86,10 @@ class Runtime:
             self.peers.close()
             distributed.destroy_process_group()
             return
-        was_asked, lost = isinstance(error, Stop), _tells_of_lost_peer(error)
-        if was_asked and not self.is_main:
+        asked_code, lost = getattr(error, "exit_code", None), _comes_of_lost_process(error)
+        if asked_code is not None and not self.is_main:
             time.sleep(_HEAD_START_SEC)
-        code = error.exit_code if isinstance(error, Stop) else 2 if lost or isinstance(error, UserError) else 1
-        told = self.peers.announce(code)
-        if told is not None and not was_asked:
-            os._exit(told)
-        self.peers.close()
-        if isinstance(error, Stop) and told is not None:
-            error.exit_code, error.is_told = told, True
+        self.peers.end(asked_code if asked_code is not None else 2 if lost or isinstance(error, UserError) else 1)
         if lost:
             raise UserError("another process of this run was lost; continue with model.resume auto") from error
 
@@ -150,29 +160,31 @@ class Runtime:
             )
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns every process's value, in order of rank, in every process."""
+        """Returns every process's value, in order of rank, in every process; waits as long as it takes."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def join(self, tensor: Tensor) -> Tensor:
-        """Concatenates every process's images (N, C, H, W), all of one shape, by rank: (world_size · N, C, H, W)."""
+        """Concatenates the rows of every process's tensor, all of one shape, by rank: (world_size · N, …).
+
+        Where the same loss over all rows is then computed in every process, its gradients are those of one process
+        that has all rows: see ``_Join``.
+        """
         if self.world_size == 1:
             return tensor
-        parts = [torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device) for _ in range(self.world_size)]
-        distributed.all_gather(parts, tensor.contiguous())
-        is_channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
+        is_channels_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
-        return torch.cat(parts).contiguous(memory_format=layout)
+        return _Join.apply(tensor, self.rank, self.world_size).contiguous(memory_format=layout)
 
     def share(self, value: Any) -> Any:
-        """Returns rank 0's value in every process."""
+        """Returns rank 0's value in every process; waits as long as it takes."""
         if self.world_size == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        distributed.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
@@ -184,9 +196,9 @@ class Runtime:
         return [flag > 0 for flag in found.tolist()]
 
     def barrier(self) -> None:
-        """Waits until every process is here."""
+        """Waits until every process is here, as long as it takes."""
         if self.world_size > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.group)
 
     def check_equal(self, tensor: Tensor, what: str) -> None:
         """Verifies that all processes hold the same values.
@@ -198,6 +210,28 @@ class Runtime:
             raise RuntimeError(f"{what} differ between the processes")
 
 
+class _Join(torch.autograd.Function):
+    """Concatenates every process's rows; a gradient flows to the process's own rows, ``world_size`` times as large.
+
+    With a loss over all rows in every process, the gradient for one process's rows is whole already, and nobody else
+    adds to it. DistributedDataParallel then takes the mean over the processes of what are parts of a sum, so each part
+    has to be larger by their number.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rank: int, world_size: int) -> Tensor:
+        """Returns (world_size · N, …), contiguous."""
+        ctx.rank, ctx.world_size = rank, world_size
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size)]
+        distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Returns the gradient for the process's own rows."""
+        return gradients[0].chunk(ctx.world_size)[ctx.rank] * ctx.world_size, None, None
+
+
 def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     """Chooses device and parallelism from what is visible and from torchrun's environment.
 
@@ -206,57 +240,72 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
         num_wanted: How many of them the caller named; 0 for any number.
 
     Raises:
-        UserError: fewer GPUs than were named, or more torchrun processes on this machine than GPUs.
+        UserError: fewer GPUs than were named, more torchrun processes on this machine than GPUs, an environment that
+            ``utils.launch.read_launch`` refuses, or processes that do not find each other.
     """
     on_gpu = use_gpu and torch.cuda.is_available()
     if use_gpu and torch.cuda.device_count() < num_wanted:
         raise UserError(f"--gpu-devices names {num_wanted} GPUs, {torch.cuda.device_count()} of them can be used here")
-    if "LOCAL_RANK" not in os.environ:
+    launch = read_launch()
+    if launch is None:
         if on_gpu:
             return Runtime(torch.device("cuda", 0), replicas=torch.cuda.device_count())
         return Runtime(torch.device("cpu"))
-    local_rank, num_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if on_gpu and num_here > torch.cuda.device_count():
+    if on_gpu and launch.local_world_size > torch.cuda.device_count():
         raise UserError(
-            f"torchrun started {num_here} processes on a machine with {torch.cuda.device_count()} visible GPUs; lower "
-            "--nproc-per-node"
+            f"torchrun started {launch.local_world_size} processes on a machine with {torch.cuda.device_count()} "
+            "visible GPUs; lower --nproc-per-node"
         )
-    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    device = torch.device("cuda", launch.local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    with ThreadPoolExecutor(1) as pool:  # waiting in this thread itself would keep signals off
-        store, rank, world_size = pool.submit(next, distributed.rendezvous("env://")).result()
-    store = keep_to_ourselves(store, rank, world_size)
-    exchange = distributed.PrefixStore("exchange", store)
-    distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        store=exchange,
-        rank=rank,
-        world_size=world_size,
-        device_id=device if on_gpu else None,
-    )
-    return Runtime(device, rank, world_size, peers=Peers(distributed.PrefixStore("peers", store), rank, world_size))
+    try:
+        return _join_processes(launch, device)
+    except RuntimeError as error:
+        if not _comes_of_lost_process(error):
+            raise
+        raise UserError(
+            f"the {launch.world_size} processes of this run did not find each other at {launch.address} port "
+            f"{launch.port}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
-def speaks_for_this_machine() -> bool:
-    """Whether this process reports what every process here finds: it is the only one, or torchrun's first."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def select_gpus(devices: str) -> None:
-    """Makes only the listed GPUs visible ("0,1"); must come before CUDA is first used.
+def _join_processes(launch: Launch, device: torch.device) -> Runtime:
+    """Meets the other processes and prepares the exchanges with them.
 
     Raises:
-        UserError: not numbers separated by commas.
+        RuntimeError: of PyTorch's kinds, where that fails.
     """
-    if not all(part.strip().isdigit() for part in devices.split(",")):
-        raise UserError(f"--gpu-devices {devices}: expected numbers separated by commas, such as 0,1")
-    os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    stop_with_torchrun()
+
+    def meet() -> distributed.Store:
+        return private_store(next(distributed.rendezvous("env://"))[0], launch.rank, launch.world_size)
+
+    with ThreadPoolExecutor(1) as pool:  # waiting in this thread itself would keep signals off
+        store = pool.submit(meet).result()
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=distributed.PrefixStore("exchange", store),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        device_id=device if device.type == "cuda" else None,  # connects now, not in the first step
+    )
+    return Runtime(
+        device,
+        launch.rank,
+        launch.world_size,
+        local_rank=launch.local_rank,
+        local_world_size=launch.local_world_size,
+        peers=Peers(distributed.PrefixStore("peers", store), launch.rank, launch.world_size),
+        group=distributed.new_group(backend="gloo", timeout=_PATIENCE),
+    )
 
 
-def _tells_of_lost_peer(error: BaseException) -> bool:
+def _comes_of_lost_process(error: BaseException) -> bool:
     """Whether an exchange failed because another process is gone."""
-    if isinstance(error, distributed.DistBackendError | distributed.DistNetworkError):
+    if isinstance(error, distributed.DistError):
         return True
-    text = str(error).lower()
-    return type(error) is RuntimeError and "gloo" in text and any(words in text for words in _LOST)
+    text = str(error)
+    # gloo's own checks ("enforce fail") find calls that do not fit together, which is a defect
+    is_of_gloo = type(error) is RuntimeError and ("gloo/transport/" in text or "connectFullMesh" in text)
+    return is_of_gloo and "enforce fail" not in text

@@ -1,14 +1,21 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
 import contextlib
+import fcntl
 import os
+import re
+import secrets
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from utils.errors import UserError
 
-_UNFINISHED = ".tmp"
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64]
+_ENDING = ".osnet-nas-unfinished"
+_UNFINISHED = re.compile(rf"\..+\.{_HOST}\.([1-9]\d{{0,6}})\.[0-9a-f]{{8}}{re.escape(_ENDING)}", re.DOTALL)
 
 
 def write_atomically(
@@ -27,17 +34,19 @@ def write_atomically(
         UserError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    temporary = name_unfinished(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if callable(content):
                 content(file)
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        before_replacing()
-        temporary.replace(path)
+            before_replacing()
+            temporary.replace(path)  # still locked
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -45,7 +54,57 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written, before what goes into it is computed.
+
+    Raises:
+        UserError: no such folder, one that cannot be written, a folder in the file's place, or a name too long.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: there is a folder of that name")
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: no folder {path.parent}")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: the folder may not be written to")
+
+
+def name_unfinished(path: Path) -> Path:
+    """Names a new file beside ``path`` that is to become it; the name says which process of which machine writes it."""
+    return path.with_name(f".{path.name[:24]}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{_ENDING}")
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a process left that was killed in the middle of ``write_atomically``; no other may be writing."""
-    for temporary in folder.glob(f".*{_UNFINISHED}"):
-        temporary.unlink(missing_ok=True)
+    """Removes what processes of this machine left that were killed in the middle of ``write_atomically``.
+
+    Files that a living process writes stay, and so do those of other machines that see the folder, and all that this
+    program did not name.
+    """
+    for temporary in folder.glob(f".*{_ENDING}"):
+        match = _UNFINISHED.fullmatch(temporary.name)
+        if match and not _is_running(int(match[1])):
+            with contextlib.suppress(OSError):  # another run was faster, or it is another user's
+                _remove_unless_locked(temporary)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def _remove_unless_locked(path: Path) -> None:
+    """Removes a file that no process writes, also none that counts its processes apart, as containers do."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The log: to the terminal and to a file in the run's folder; and progress bars, on a terminal only."""
+"""The log, to the terminal and to a file in the run's folder; and progress: a bar on a terminal, lines in the log."""
 
 import contextlib
 import errno
@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,10 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY_SEC = 30.0
 
 T = TypeVar("T")
 
@@ -90,10 +95,37 @@ def start_log(file: Path | None) -> None:
     root.setLevel(logging.INFO)
 
 
-def progress(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
-    """Yields the items, with a bar on stderr if that is a terminal and this process's log is not silenced."""
-    shown = sys.stderr.isatty() and logging.getLogger().isEnabledFor(logging.INFO)
-    return iter(tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True, disable=not shown))
+def progress(items: Iterable[T], total: int | None, label: str, in_log: bool = True) -> Iterator[T]:
+    """Yields the items, and shows how far they are unless this process's log is silenced.
+
+    On a terminal a bar on stderr shows it. What takes long also has a line in the log every half a minute, with the
+    time that is left.
+
+    Args:
+        items: What is worked through.
+        total: Their number, None if unknown.
+        label: What is being done.
+        in_log: Whether the log gets these lines; not where the work writes its own.
+    """
+    is_quiet = not logging.getLogger().isEnabledFor(logging.INFO)
+    disable = is_quiet or not sys.stderr.isatty()
+    bar = tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True, disable=disable)
+    return iter(bar) if is_quiet or not in_log else _log_progress(bar, total, label)
+
+
+def _log_progress(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    """Yields the items; logs a line after those that end ``LOG_EVERY_SEC`` or more after the last line."""
+    started = logged = time.monotonic()
+    for number, item in enumerate(items):  # so many are done by now
+        now = time.monotonic()
+        if number and now - logged >= LOG_EVERY_SEC:
+            logged = now
+            if total:
+                left = format_duration((now - started) / number * (total - number))
+                logger.info("%s: %d of %d (%d%%) done, %s left", label, number, total, 100 * number // total, left)
+            else:
+                logger.info("%s: %d done", label, number)
+        yield item
 
 
 def format_duration(seconds: float) -> str:

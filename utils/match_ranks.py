@@ -3,8 +3,9 @@
 ``utils.ranking`` states the rules and puts these pieces together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -161,33 +162,42 @@ class CameraPairs:
         ]
 
 
+class CellScore(NamedTuple):
+    """What a query adds to the cell of its camera (row) and a camera of the gallery (column)."""
+
+    row: int
+    column: int
+    average_precision: float
+    is_first: bool
+
+
 class CameraTable:
-    """Sums scores over the cells of (query camera, gallery camera)."""
+    """The cells of (query camera, gallery camera): scores each query in those it counts in, and takes the means."""
 
     def __init__(self, rules: MatchRules) -> None:
         self._query_camids, self._rows = np.unique(rules.query_camids, return_inverse=True)
         self._gallery_camids, self._columns = np.unique(rules.gallery_camids, return_inverse=True)
         self._images = [np.flatnonzero(self._columns == column) for column in range(len(self._gallery_camids))]
-        shape = (len(self._query_camids), len(self._gallery_camids))
-        self._precision, self._rank1, self._count = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
 
-    def add(self, row: np.ndarray, query: int, matches: np.ndarray) -> None:
+    def score(self, row: np.ndarray, query: int, matches: np.ndarray) -> Iterator[CellScore]:
         """Ranks, for each camera with a right match, its images alone; arguments as in ``first_ranks``."""
-        for column in np.unique(self._columns[matches]):
+        for column in np.unique(self._columns[matches]).tolist():
             images = self._images[column]
             here = np.searchsorted(images, matches[self._columns[matches] == column])
             ranks = find_ranks(row[images], here)
-            cell = (self._rows[query], column)
-            self._precision[cell] += compute_average_precision(ranks)
-            self._rank1[cell] += ranks[0] == 1
-            self._count[cell] += 1
+            yield CellScore(int(self._rows[query]), column, compute_average_precision(ranks), bool(ranks[0] == 1))
 
-    def result(self) -> CameraPairs:
-        """Returns the means of what was added."""
-        count = np.where(self._count, self._count, np.nan)
-        return CameraPairs(
-            self._query_camids, self._gallery_camids, self._precision / count, self._rank1 / count, self._count
-        )
+    def average(self, cells: Iterable[CellScore]) -> CameraPairs:
+        """Returns the means of all queries' scores, given in the queries' order."""
+        shape = (len(self._query_camids), len(self._gallery_camids))
+        precision, rank1, count = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        for cell in cells:
+            at = cell.row, cell.column
+            precision[at] += cell.average_precision
+            rank1[at] += cell.is_first
+            count[at] += 1
+        present = np.where(count, count, np.nan)
+        return CameraPairs(self._query_camids, self._gallery_camids, precision / present, rank1 / present, count)
 
 
 def _as_labels(labels: Labels) -> np.ndarray:

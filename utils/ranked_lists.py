@@ -17,16 +17,16 @@ class Neighbour:
     Attributes:
         rank: From 1, among the images that count for the query.
         path: Image file.
-        pid: Identity.
-        camid: Camera, from 0.
+        person: What the data set's files call the person.
+        camera: The same of the camera.
         distance: To the query, in the ranking's measure.
         is_match: Whether it shows the query's person.
     """
 
     rank: int
     path: str
-    pid: int
-    camid: int
+    person: str
+    camera: str
     distance: float
     is_match: bool
 
@@ -37,8 +37,8 @@ class RankedList:
 
     Attributes:
         path: The query's image file.
-        pid: The query's identity.
-        camid: The query's camera, from 0.
+        person: What the data set's files call the person.
+        camera: The same of the camera.
         average_precision: In [0, 1].
         num_matches: Right matches in the gallery.
         neighbours: The nearest, in order; junk images and those of the query's identity and camera are left out.
@@ -46,8 +46,8 @@ class RankedList:
     """
 
     path: str
-    pid: int
-    camid: int
+    person: str
+    camera: str
     average_precision: float
     num_matches: int
     neighbours: tuple[Neighbour, ...]

@@ -6,8 +6,9 @@ from pathlib import Path, PurePath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.log import progress
+from utils.printable import make_printable
 from utils.ranked_lists import RankedList
-from utils.thumbnails import encode_data_uri, make_printable, read_thumbnail
+from utils.thumbnails import encode_data_uri, read_thumbnail
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH = 160, 120  # px
 ORDERS = {"best": "highest", "worst": "lowest"}

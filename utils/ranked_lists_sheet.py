@@ -43,7 +43,7 @@ def draw_ranked_lists(lists: Sequence[RankedList], title: str) -> Figure:
 
 
 def _draw_line(axes: Axes, ranked: RankedList, columns: int, top: float) -> None:
-    query = f"query  AP {ranked.average_precision:.2%}\nid {ranked.pid}, camera {ranked.camid}"
+    query = f"query  AP {ranked.average_precision:.2%}\n{_name_labels(ranked)}"
     _draw_image(axes, ranked.path, query, SHEET_MARGIN, top, QUERY, "solid")
     shown = ranked.neighbours[:columns]
     first_left = SHEET_MARGIN + PITCH + GAP
@@ -55,8 +55,12 @@ def _draw_line(axes: Axes, ranked: RankedList, columns: int, top: float) -> None
 
 def _draw_neighbour(axes: Axes, neighbour: Neighbour, left: float, top: float) -> None:
     colour, style, sign = (RIGHT, "solid", "✓") if neighbour.is_match else (WRONG, "dashed", "✗")
-    caption = f"{sign} {neighbour.rank}   {neighbour.distance:.3f}\nid {neighbour.pid}, camera {neighbour.camid}"
+    caption = f"{sign} {neighbour.rank}   {neighbour.distance:.3f}\n{_name_labels(neighbour)}"
     _draw_image(axes, neighbour.path, caption, left, top, colour, style)
+
+
+def _name_labels(shown: RankedList | Neighbour) -> str:
+    return shorten(f"id {shown.person}, camera {shown.camera}", NAME_LENGTH)
 
 
 def _draw_image(axes: Axes, path: str, caption: str, left: float, top: float, colour: str, style: str) -> None:

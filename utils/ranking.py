@@ -10,8 +10,9 @@ are closer. Rules (Zheng et al., "Scalable Person Re-identification: A Benchmark
 - a query with no right match is left out of all means.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from utils.errors import UserError
 from utils.match_ranks import (
     CameraPairs,
     CameraTable,
+    CellScore,
     Labels,
     MatchRules,
     SingleShotDraws,
@@ -50,6 +52,24 @@ class RankingResult:
     average_precision: np.ndarray
     num_valid: int
     camera_pairs: CameraPairs | None = None
+
+
+class QueryScores(NamedTuple):
+    """Scores of some queries; all lists but the last have one entry for each query that has a right match, in order.
+
+    Attributes:
+        queries: Their numbers.
+        average_precision: In [0, 1].
+        inverse_penalty: (number of right matches) / (rank of the last one).
+        first_ranks: Rank of the first right match, from 1, in each of CUHK03's draws or alone: (10,) or (1,).
+        cells: What they add to the table of camera pairs, if it was asked for.
+    """
+
+    queries: list[int]
+    average_precision: list[float]
+    inverse_penalty: list[float]
+    first_ranks: list[np.ndarray]
+    cells: list[CellScore]
 
 
 def evaluate_ranking(
@@ -147,6 +167,53 @@ def evaluate_blocks(
     return _evaluate(blocks, rules, max_rank, single_gallery_shot, seed, camera_pairs)
 
 
+def score_queries(
+    blocks: Iterable[Tensor],
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    *,
+    rows: range | None = None,
+    single_gallery_shot: bool = False,
+    seed: int = 0,
+    camera_pairs: bool = False,
+) -> QueryScores:
+    """Scores some of the queries, for several processes to share the work; otherwise as ``evaluate_blocks``.
+
+    Args:
+        blocks: The distances of ``rows`` alone.
+        query_pids: (Q,) of all queries; the other labels too are those of all images.
+        gallery_pids: (G,).
+        query_camids: (Q,).
+        gallery_camids: (G,).
+        rows: The queries to score, in their order; None for all.
+        single_gallery_shot: As there.
+        seed: As there.
+        camera_pairs: As there.
+    """
+    rules = MatchRules(query_pids, gallery_pids, query_camids, gallery_camids)
+    rows = range(len(rules.query_pids)) if rows is None else rows
+    return _score(blocks, rules, rows, single_gallery_shot, seed, camera_pairs)
+
+
+def summarise_scores(
+    parts: Sequence[QueryScores],
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    *,
+    max_rank: int = 50,
+    camera_pairs: bool = False,
+) -> RankingResult:
+    """Puts the scores of all queries together: parts in their order, each as ``score_queries`` returns it.
+
+    The result is that of ``evaluate_blocks``, bit for bit, however the queries were divided.
+    """
+    return _summarise(parts, MatchRules(query_pids, gallery_pids, query_camids, gallery_camids), max_rank, camera_pairs)
+
+
 def _evaluate(
     blocks: Iterable[Tensor],
     rules: MatchRules,
@@ -157,47 +224,72 @@ def _evaluate(
 ) -> RankingResult:
     if max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}; it must be at least 1")
+    scores = _score(blocks, rules, range(len(rules.query_pids)), single_gallery_shot, seed, camera_pairs)
+    return _summarise([scores], rules, max_rank, camera_pairs)
+
+
+def _score(
+    blocks: Iterable[Tensor],
+    rules: MatchRules,
+    rows: range,
+    single_gallery_shot: bool,
+    seed: int,
+    camera_pairs: bool,
+) -> QueryScores:
     rules.check_matches()
-    average_precision = np.full(len(rules.query_pids), np.nan)
-    inverse_penalty = np.full(len(rules.query_pids), np.nan)
+    queries: list[int] = []
+    average_precision, inverse_penalty = list[float](), list[float]()
     first_ranks: list[np.ndarray] = []
+    cells: list[CellScore] = []
     draws = SingleShotDraws(rules, seed) if single_gallery_shot else None
     table = CameraTable(rules) if camera_pairs else None
-    for query, row in _iterate_rows(blocks, rules):
+    for query, row in _iterate_rows(blocks, rules, rows):
         matches, left_out = rules.split_identity(query)
         if not len(matches):
             continue
         row[left_out] = np.inf
         row[rules.junk] = np.inf
         ranks = find_ranks(row, matches)
-        average_precision[query] = compute_average_precision(ranks)
-        inverse_penalty[query] = len(ranks) / ranks[-1]
+        queries.append(query)
+        average_precision.append(compute_average_precision(ranks))
+        inverse_penalty.append(len(ranks) / ranks[-1])
         first_ranks.append(draws.first_ranks(row, matches) if draws else ranks[:1])
         if table:
-            table.add(row, query, matches)
+            cells += table.score(row, query, matches)
+    return QueryScores(queries, average_precision, inverse_penalty, first_ranks, cells)
+
+
+def _summarise(parts: Sequence[QueryScores], rules: MatchRules, max_rank: int, camera_pairs: bool) -> RankingResult:
+    average_precision = np.full(len(rules.query_pids), np.nan)
+    inverse_penalty = np.full(len(rules.query_pids), np.nan)
+    for part in parts:
+        average_precision[part.queries] = part.average_precision
+        inverse_penalty[part.queries] = part.inverse_penalty
+    first_ranks = [ranks for part in parts for ranks in part.first_ranks]
     first = np.concatenate(first_ranks)
+    cells = (cell for part in parts for cell in part.cells)
     return RankingResult(
         cmc=np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:-1].cumsum() / len(first),
         mAP=float(np.nanmean(average_precision)),
         mINP=float(np.nanmean(inverse_penalty)),
         average_precision=average_precision,
         num_valid=len(first_ranks),
-        camera_pairs=table.result() if table else None,
+        camera_pairs=CameraTable(rules).average(cells) if camera_pairs else None,
     )
 
 
-def _iterate_rows(blocks: Iterable[Tensor], rules: MatchRules) -> Iterator[tuple[int, np.ndarray]]:
+def _iterate_rows(blocks: Iterable[Tensor], rules: MatchRules, rows: range) -> Iterator[tuple[int, np.ndarray]]:
     """Yields each query's index and a copy of its distances that may be changed, (G,)."""
-    num_query, num_gallery = len(rules.query_pids), len(rules.gallery_pids)
-    query = 0
+    num_gallery = len(rules.gallery_pids)
+    query = rows.start
     for block in blocks:
         distances = block.detach().cpu().numpy()
-        if distances.shape[1] != num_gallery or query + len(distances) > num_query:
-            raise ValueError(f"a block of distances has shape {distances.shape} at row {query} of {num_query}")
+        if distances.shape[1] != num_gallery or query + len(distances) > rows.stop:
+            raise ValueError(f"a block of distances has shape {distances.shape} at row {query} of {rows.stop}")
         row = np.empty(num_gallery, distances.dtype)
         for distance in distances:
             np.copyto(row, distance)
             yield query, row
             query += 1
-    if query != num_query:
-        raise ValueError(f"{query} rows of distances for {num_query} queries")
+    if query != rows.stop:
+        raise ValueError(f"{query} rows of distances for {rows.stop} queries")

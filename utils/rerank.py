@@ -15,6 +15,8 @@ from torch import Tensor
 
 from utils.distance import METRICS, TILE_QUERIES, check_features, iterate_distances, normalize_features
 from utils.errors import UserError
+from utils.log import progress
+from utils.work_share import WHOLE, WorkShare
 
 _PAIRS_AT_ONCE = 2**14
 _JACCARD_ROWS = 32
@@ -59,6 +61,8 @@ def iterate_reranked(
     *,
     metric: str = "euclidean",
     chunk_size: int = TILE_QUERIES,
+    rows: range | None = None,
+    share: WorkShare = WHOLE,
 ) -> Iterator[Tensor]:
     """Yields the re-ranked distances in blocks of rows, for ``utils.ranking.evaluate_blocks``.
 
@@ -74,6 +78,8 @@ def iterate_reranked(
         metric: ``"euclidean"``, or ``"cosine"`` for features scaled to length 1 first (their squared Euclidean
             distance is twice the cosine distance, and the factor falls out).
         chunk_size: Rows of distances held at once; decides the memory, never the result.
+        rows: Queries whose distances are wanted, as for ``utils.distance.iterate_distances``; None for all.
+        share: This process's part of the search for neighbours; all processes must call this and take all blocks.
 
     Yields:
         (rows, G) float32 on the CPU, in the queries' order. The memory is used again for the next block.
@@ -91,17 +97,25 @@ def iterate_reranked(
     check_features(query_features, gallery_features)
     if metric == "cosine":
         query_features, gallery_features = normalize_features(query_features), normalize_features(gallery_features)
-    return _iterate_blocks(query_features, gallery_features, k1, k2, lambda_value, chunk_size)
+    rows = range(len(query_features)) if rows is None else rows
+    return _iterate_blocks(query_features, gallery_features, k1, k2, lambda_value, chunk_size, rows, share)
 
 
 def _iterate_blocks(
-    query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float, chunk_size: int
+    query: Tensor,
+    gallery: Tensor,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    chunk_size: int,
+    rows: range,
+    share: WorkShare,
 ) -> Iterator[Tensor]:
     """The passes of ``iterate_reranked``, apart so that arguments are checked at the call."""
     images = torch.cat([query, gallery]).detach().to(torch.float32)
     images -= images.mean(dim=0).to(torch.bfloat16)  # as in ``iterate_distances``; pairs' differences lose less too
     query, gallery = images[: len(query)], images[len(query) :]
-    neighbours, largest = _find_neighbours(images, max(k1 + 1, k2), chunk_size)
+    neighbours, largest = _find_neighbours(images, max(k1 + 1, k2), chunk_size, share)
     sets = compute_reciprocal_sets(neighbours, k1)
     weights = _weigh(sets, images, largest)
     del sets
@@ -110,16 +124,16 @@ def _iterate_blocks(
         weights.data /= min(k2, len(neighbours))
     of_query, of_gallery = weights[: len(query)], weights[len(query) :].tocsc()
     del weights
-    start = 0
-    for distances in iterate_distances(query, gallery, "euclidean", chunk_size):
+    start = rows.start
+    for distances in iterate_distances(query, gallery, "euclidean", chunk_size, rows):
         block = distances.cpu()
         final = block.numpy()
         final *= np.float32(lambda_value) / largest[start : start + len(final), None]
         for first in range(0, len(final), _JACCARD_ROWS):
-            rows = final[first : first + _JACCARD_ROWS]
-            overlap = _sum_minima(of_query[start + first : start + first + len(rows)], of_gallery)
+            part = final[first : first + _JACCARD_ROWS]
+            overlap = _sum_minima(of_query[start + first : start + first + len(part)], of_gallery)
             np.minimum(overlap, 1, out=overlap)  # rows sum to 1, but for rounding
-            rows += (1 - lambda_value) * (1 - overlap / (2 - overlap))
+            part += (1 - lambda_value) * (1 - overlap / (2 - overlap))
         yield block
         start += len(final)
 
@@ -160,22 +174,24 @@ def _as_rows(neighbours: np.ndarray, num_images: int) -> csr_array:
     return csr_array((ones, neighbours.ravel(), starts.astype(neighbours.dtype)), shape=(num_images, num_images))
 
 
-def _find_neighbours(images: Tensor, count: int, chunk_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Finds each image's nearest images, itself first, and its largest distance to any.
+def _find_neighbours(images: Tensor, count: int, chunk_size: int, share: WorkShare) -> tuple[np.ndarray, np.ndarray]:
+    """Finds each image's nearest images, itself first, and its largest distance to any; each process its share.
 
     Returns:
         (N, min(count, N)) int32 from near to far; (N,) float32, 1 where all distances are 0.
     """
-    count = min(count, len(images))
-    neighbours = np.empty((len(images), count), dtype=np.int32)
-    largest = np.empty(len(images), dtype=np.float32)
+    count, rows = min(count, len(images)), share.rows(len(images), TILE_QUERIES)
+    neighbours = np.empty((len(rows), count), dtype=np.int32)
+    largest = np.empty(len(rows), dtype=np.float32)
+    blocks = iterate_distances(images, images, "euclidean", chunk_size, rows)
     start = 0
-    for block in iterate_distances(images, images, "euclidean", chunk_size):
+    for block in progress(blocks, -(-len(rows) // max(chunk_size, TILE_QUERIES)), "re-ranking, neighbours"):
         largest[start : start + len(block)] = block.amax(dim=1).cpu().numpy()
-        block.diagonal(offset=start).fill_(-1)
+        block.diagonal(offset=rows.start + start).fill_(-1)
         for part in block.split(_SORTED_ROWS):
             neighbours[start : start + len(part)] = find_nearest(part, count).cpu().numpy()
             start += len(part)
+    neighbours, largest = (np.concatenate(parts) for parts in zip(*share.gather((neighbours, largest)), strict=True))
     return neighbours, np.where(largest > 0, largest, np.float32(1))
 
 

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from datasets.build import build_loaders, build_targets
 from default_config import load_config
+from tests.shares import run_shares
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -56,13 +57,26 @@ def test_loaders_and_summary(tmp_path: Path) -> None:
 
 
 def test_combineall_trains_on_everybody_but_distractors(tmp_path: Path) -> None:
-    write_market(tmp_path)
+    duke = tmp_path / "dukemtmc-reid" / "DukeMTMC-reID"
+    duke.parent.mkdir()
+    duke.symlink_to(write_market(tmp_path))
 
-    data = build_loaders(make_config(tmp_path, data__combineall=True), CPU)
+    data = build_loaders(make_config(tmp_path, data__combineall=True, data__targets=["dukemtmcreid"]), CPU)
 
     assert data.train
     assert data.num_train_pids == 6
     assert len(data.train.samples) == 16 + 8 + 8
+
+
+@pytest.mark.parametrize("targets", [["market1501"], []])
+def test_combineall_leaves_a_source_that_is_a_target_its_standard_split(tmp_path: Path, targets: list[str]) -> None:
+    write_market(tmp_path)
+
+    data = build_loaders(make_config(tmp_path, data__combineall=True, data__targets=targets), CPU)
+
+    assert data.train
+    assert data.num_train_pids == 4
+    assert len(data.train.samples) == 16
 
 
 def test_targets_need_no_training_images(tmp_path: Path) -> None:
@@ -119,12 +133,13 @@ def test_a_single_camera_cannot_be_tested(tmp_path: Path) -> None:
         build_loaders(make_config(tmp_path), CPU)
 
 
-def test_processes_must_get_two_identities_for_the_triplet_loss(tmp_path: Path) -> None:
+def test_batch_must_hold_two_identities_for_the_triplet_loss(tmp_path: Path) -> None:
+    """Over all processes: one of them may have images of one identity alone."""
     write_market(tmp_path)
-    settings = {"loss__name": "triplet", "sampler__train_sampler": "RandomIdentitySampler", "train__batch_size": 8}
-    build_loaders(make_config(tmp_path, **settings), CPU)
-    with pytest.raises(UserError, match="images of one identity, the triplet loss needs two: 16 or more"):
-        build_loaders(make_config(tmp_path, **settings), CPU, rank=0, world_size=2)
+    settings = {"loss__name": "triplet", "sampler__train_sampler": "RandomIdentitySampler"}
+    build_loaders(make_config(tmp_path, **settings, train__batch_size=8), CPU, rank=0, world_size=2)
+    with pytest.raises(UserError, match="images of one identity, the triplet loss needs two: 8 or more"):
+        build_loaders(make_config(tmp_path, **settings, train__batch_size=4), CPU)
 
 
 def test_zero_cameras_or_data_sets_are_all(tmp_path: Path) -> None:
@@ -149,17 +164,26 @@ def test_images_are_compared_by_name_label_and_order(tmp_path: Path) -> None:
     assert fewer.hash_training_images() == first.hash_training_images()
 
 
-def test_processes_must_get_whole_identities(tmp_path: Path) -> None:
+def test_batch_must_hold_whole_identities(tmp_path: Path) -> None:
+    """Over all processes, as without torchrun."""
     write_market(tmp_path)
-    cfg = make_config(
-        tmp_path, sampler__train_sampler="RandomIdentitySampler", sampler__num_instances=4, train__batch_size=8
-    )
+    settings = {"sampler__train_sampler": "RandomIdentitySampler", "sampler__num_instances": 4}
+    for world_size in (1, 2, 4):
+        train = build_loaders(make_config(tmp_path, **settings, train__batch_size=8), CPU, 0, world_size).train
+        assert train
+        assert len(train) == 2
+    with pytest.raises(UserError, match="batch_size 10 is no multiple of"):
+        build_loaders(make_config(tmp_path, **settings, train__batch_size=10), CPU)
 
-    train = build_loaders(cfg, CPU, rank=1, world_size=2).train
-    assert train
-    assert len(train) == 2
-    with pytest.raises(UserError, match="each of 4 processes 2 images, no multiple of"):
-        build_loaders(cfg, CPU, rank=1, world_size=4)
+
+def test_processes_of_a_machine_share_the_check_of_its_files(tmp_path: Path) -> None:
+    write_market(tmp_path)
+    broken = next(tmp_path.rglob("bounding_box_train/*.jpg"))
+    broken.write_bytes(b"")
+    cfg = make_config(tmp_path, data__on_corrupt="skip")
+    both = run_shares(2, lambda share: build_loaders(cfg, CPU, share.index, share.count, share))
+    for data in both:
+        assert str(broken) not in [s.path for samples in data.sources.values() for s in samples]
 
 
 @pytest.mark.parametrize("part", ["bounding_box_train", "query"])

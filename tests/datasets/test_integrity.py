@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from datasets import integrity as module
 from datasets.decode import decode_image
 from datasets.integrity import find_broken
+from tests.shares import run_shares
 
 KINDS = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM"]
 SIZED = ["JPEG", "PNG", "BMP", "WEBP"]  # whose end can be read off the file
@@ -165,3 +167,20 @@ def test_leaves_no_file_open(tmp_path: Path) -> None:
     for thorough in (False, True):
         find_broken([str(file)] * 50, thorough=thorough)
     assert count_open() == before
+
+
+def test_processes_share_the_files_and_all_know_the_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    inspect = module._inspect
+
+    def spy(path: str) -> str:
+        opened.append(path)
+        return inspect(path)
+
+    monkeypatch.setattr(module, "_inspect", spy)
+    paths = [str(tmp_path / f"{n}.jpg") for n in range(50)]
+    for number, path in enumerate(paths):
+        Path(path).write_bytes(b"" if number % 7 == 3 else encode("JPEG", 4))
+    expected = [(path, "empty file") for path in paths[3::7]]
+    assert run_shares(3, lambda share: find_broken(paths, share=share)) == [expected] * 3
+    assert sorted(opened) == sorted(paths)

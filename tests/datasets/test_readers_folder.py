@@ -100,13 +100,77 @@ def test_manifest_testing_needs_cameras(part: str, images: Path) -> None:
         ("a.jpg,-1,1,train", "no image in"),
         (f"{'a' * 300}.jpg,1,1,train", f"line 2: cannot read .*{'a' * 300}.jpg: File name too long"),
         ("sub/../a.jpg,1,1,train\n./a.jpg,1,1,train", "line 3: .*a.jpg is listed twice in train"),
-        ("a.jpg,1,1,train\na.jpg,2,1,train", "line 3: .*a.jpg is listed twice in train"),
+        ("a.jpg,1,1,train\na.jpg,1,1,train", "line 3: .*a.jpg is listed twice in train"),
+        (
+            "a.jpg,1,1,train\nb.jpg,2,1,train\n./a.jpg,2,1,train",
+            "line 4: .*a.jpg has pid '2', but '1' in .*manifest.csv, line 2",
+        ),
+        ("a.jpg,1,1,train\na.jpg,-1,1,gallery", "line 3: .*a.jpg has pid '-1', but '1' in .*line 2"),
+        ("a.jpg,1,1,query\na.jpg,1,2,gallery", "line 3: .*a.jpg has camid '2', but '1' in .*line 2"),
+        (
+            "a.jpg,1,1,train,2",
+            "line 2: '2' stands beyond the last column; put a text that holds a comma in quotation marks",
+        ),
+        ("a.jpg,Miller, Ann,1,train", "line 2: 'train' stands beyond the last column"),
     ],
 )
 def test_manifest_refuses(line: str, message: str, images: Path) -> None:
     write_manifest(images, line)
     with pytest.raises(UserError, match=message):
         read(images)
+
+
+@pytest.mark.parametrize("column", ["path", "pid", "camid", "split"])
+@pytest.mark.parametrize("spelling", ["{}", " {} "])
+def test_manifest_with_a_column_twice(column: str, spelling: str, images: Path) -> None:
+    header = f"path,pid,camid,split,{spelling.format(column)}"
+    write_manifest(images, "a.jpg,1,1,train,2", header=header)
+    with pytest.raises(UserError, match=f"manifest.csv has 2 columns '{column}': leave one"):
+        read(images)
+
+
+def test_manifest_with_columns_that_nobody_needs(images: Path) -> None:
+    """Also without a name or of the same name, as spreadsheets leave them, and blanks around the names."""
+    write_manifest(
+        images,
+        "a.jpg,1,1,train,x,y,,,",
+        '"sub/c.PNG","Miller, Ann",2,train',
+        "",
+        header="path , pid, camid ,split,note,note,,",
+    )
+    splits = read(images)
+    assert [splits.names.person(s.pid) for s in splits.train] == ["1", "Miller, Ann"]
+
+
+def test_one_image_in_query_and_gallery(images: Path) -> None:
+    write_manifest(images, "a.jpg,1,1,query", "a.jpg,1,1,gallery", "b.jpg,1,2,gallery")
+    assert len(read(images).gallery) == 2
+
+
+def test_names_are_kept(images: Path) -> None:
+    """In a table and in folders; a camera that is not known is called so."""
+    write_manifest(images, "a.jpg,zoë,,train", "b.jpg,ben,yard,query", "d.jpg,ben,door,gallery")
+    splits = read(images)
+    assert [splits.names.person(s.pid) for s in (*splits.train, *splits.query)] == ["zoë", "ben"]
+    cameras = [splits.names.camera(s.camid) for s in (*splits.train, *splits.query, *splits.gallery)]
+    assert cameras == ["unknown", "yard", "door"]
+    (images / "manifest.csv").unlink()
+    touch(images, "train/anna/door_1.jpg", "train/zoë/7.jpg")
+    splits = read(images)
+    assert [splits.names.person(s.pid) for s in splits.train] == ["anna", "zoë"]
+    assert [splits.names.camera(s.camid) for s in splits.train] == ["door", "unknown"]
+
+
+def test_below_the_root_like_other_data_sets(images: Path) -> None:
+    """``--root X`` finds the data in X and in X/folder, but not in both."""
+    root = images / "root"
+    touch(root, "folder/a.jpg", "folder/b.jpg")
+    write_manifest(root / "folder", "a.jpg,1,1,train", "b.jpg,2,1,train")
+    assert read(root) == read(root / "folder")
+    assert read(root).train[0].path == f"{root}/folder/a.jpg"
+    touch(root, "train/1/x_1.jpg")
+    with pytest.raises(UserError, match=r"there are data in both .* and .*/folder: give the latter another name"):
+        read(root)
 
 
 @pytest.mark.parametrize("header", ["path;pid;camid;split", "name,pid,camid,split", ""])

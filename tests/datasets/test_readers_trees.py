@@ -256,6 +256,20 @@ def test_reads_the_tree(name: str, tmp_path: Path) -> None:
     assert_expected(tmp_path, name, DATASETS[name](tmp_path, ReadOptions()))
 
 
+CAMERA_IN_PATH = {  # how a camera's name stands in an image's path; other data sets name none
+    "market1501": "_c{}s", "dukemtmcreid": "_c{}_", "msmt17": "_{:0>2}_", "cuhk03": "_{}_", "cuhk02": "/{}/",
+    "sensereid": "_{}.", "grid": "_{}_", "viper": "/{}/", "prid": "/{}/", "ilids": "{:0>3}.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAMERA_IN_PATH)
+def test_cameras_are_named_as_in_the_files(name: str, tmp_path: Path) -> None:
+    make_tree(tmp_path, name)
+    splits = DATASETS[name](tmp_path, ReadOptions())
+    for sample in (*splits.train, *splits.query, *splits.gallery):
+        assert CAMERA_IN_PATH[name].format(splits.names.camera(sample.camid)) in sample.path
+
+
 @pytest.mark.parametrize("name", FILE_SETS)
 def test_distractors(name: str, tmp_path: Path) -> None:
     make_tree(tmp_path, name)

@@ -9,10 +9,19 @@ import torch
 from torch import nn
 
 from default_config import load_config
-from engine.evaluator import Protocols, build_protocols, compute_features, score_rankings
-from utils.distributed import choose_runtime
+from engine.evaluator import (
+    LabelledFeatures,
+    ScoringRules,
+    build_scoring_rules,
+    compute_features,
+    evaluate_targets,
+    score_rankings,
+)
+from utils.distributed import Runtime, choose_runtime
 from utils.ranking import evaluate_distmat
 from utils.rerank import rerank
+
+ALONE = Runtime(torch.device("cpu"))
 
 
 class Corner(nn.Module):
@@ -52,13 +61,13 @@ def test_flip_is_the_mean_with_the_mirror_image(flip):
     assert network.training
 
 
-def draw_found(count: int, seed: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def draw_found(count: int, seed: int) -> LabelledFeatures:
     """Features of very different lengths, so that every way to compare them gives another ranking."""
     rng = np.random.default_rng(seed)
     pids = rng.integers(6, size=count)
     features = np.random.default_rng(99).normal(size=(6, 8))[pids] + rng.normal(size=(count, 8))
     features *= rng.uniform(0.5, 2, (count, 1))
-    return torch.from_numpy(features.astype(np.float32)), pids, rng.integers(3, size=count)
+    return LabelledFeatures(torch.from_numpy(features.astype(np.float32)), pids, rng.integers(3, size=count))
 
 
 def compute_reference(query: torch.Tensor, gallery: torch.Tensor, metric: str, normalize: bool) -> torch.Tensor:
@@ -73,8 +82,8 @@ def test_metric_normalisation_and_reranking_are_those_asked_for():
     labels = (query[1], gallery[1], query[2], gallery[2])
     seen = set()
     for metric, normalize in itertools.product(("euclidean", "cosine"), (False, True)):
-        protocols = Protocols(metric=metric, normalize=normalize, ranks=(1, 5), rerank=True)
-        found = score_rankings("t", SimpleNamespace(), query, gallery, protocols, single_gallery_shot=False)
+        rules = ScoringRules(metric=metric, normalize=normalize, ranks=(1, 5), rerank=True)
+        found = score_rankings("t", SimpleNamespace(), query, gallery, rules, False, ALONE)
         plain = evaluate_distmat(compute_reference(query[0], gallery[0], metric, normalize), *labels)
         unit = normalize or metric == "cosine"
         scaled = [f / f.norm(dim=1, keepdim=True) if unit else f for f in (query[0].double(), gallery[0].double())]
@@ -90,7 +99,7 @@ def test_metric_normalisation_and_reranking_are_those_asked_for():
 def test_single_gallery_shot_and_pairs_of_cameras_reach_the_scores():
     query, gallery = draw_found(40, 1), draw_found(120, 2)
     plain, single = (
-        score_rankings("t", SimpleNamespace(), query, gallery, Protocols(camera_pairs=shot), shot)[""]
+        score_rankings("t", SimpleNamespace(), query, gallery, ScoringRules(camera_pairs=shot), shot, ALONE)[""]
         for shot in (False, True)
     )
     labels = (query[1], gallery[1], query[2], gallery[2])
@@ -103,14 +112,72 @@ def test_single_gallery_shot_and_pairs_of_cameras_reach_the_scores():
     assert np.allclose(single.camera_pairs.mAP, expected.camera_pairs.mAP, equal_nan=True)
 
 
-def test_settings_become_protocols():
-    assert build_protocols(load_config()) == Protocols()
+def test_rank_beyond_the_gallery_is_1_and_takes_no_memory():
+    query, gallery = draw_found(40, 1), draw_found(120, 2)
+    rules = ScoringRules(ranks=(1, 120, 121, 10**10))
+    scores = score_rankings("t", SimpleNamespace(), query, gallery, rules, False, ALONE)[""]
+    assert scores.ranks[1] < 1
+    assert [scores.ranks[k] for k in (120, 121, 10**10)] == [1, 1, 1]
+
+
+def test_observer_sees_the_whole_curve_that_is_drawn():
+    class Observer:
+        def watch(self, name, target, blocks, labels, distance):
+            return blocks
+
+        def finish(self, name, result):
+            lengths.append(len(result.cmc))
+
+    lengths: list[int] = []
+    query, gallery = draw_found(40, 1), draw_found(120, 2)
+    score_rankings("t", SimpleNamespace(), query, gallery, ScoringRules(ranks=(1,)), False, ALONE, Observer())
+    score_rankings("t", SimpleNamespace(), query, gallery, ScoringRules(ranks=(60,)), False, ALONE, Observer())
+    assert lengths == [50, 60]
+
+
+def test_what_takes_long_is_in_the_log(monkeypatch, caplog):
+    """Every part of an evaluation, where all take long."""
+    monkeypatch.setattr("utils.log.LOG_EVERY_SEC", 0)
+    caplog.set_level("INFO")
+    query, gallery = draw_found(600, 1), draw_found(900, 2)
+
+    class Half(OneBatch):
+        def __iter__(self):
+            numbers = torch.arange(len(self.images))
+            for part in numbers.chunk(2):
+                yield SimpleNamespace(
+                    images=self.images[part], indices=part, pids=self.pids[part], camids=self.camids[part]
+                )
+
+        def __len__(self):
+            return 2
+
+        def __init__(self, found):
+            super().__init__(found.features)
+            self.pids, self.camids = torch.from_numpy(found.pids), torch.from_numpy(found.camids)
+
+    target = SimpleNamespace(query=Half(query), gallery=Half(gallery), splits={})
+    rules = ScoringRules(rerank=True)
+    evaluate_targets(nn.Identity(), {"market": target}, lambda batch: batch.images, ALONE, rules)
+    lines = [record.getMessage() for record in caplog.records]
+    for start in (
+        "market, features of query: 1 of 2 (50%) done, 0:00:",
+        "market, features of gallery: 1 of 2 (50%) done",
+        "market, ranking: 1 of 3 (33%) done",
+        "re-ranking, neighbours: 5 of 6 (83%) done",
+        "market+rerank, ranking: 2 of 3 (66%) done",
+    ):
+        assert any(line.startswith(start) for line in lines), (start, lines)
+
+
+def test_settings_become_rules():
+    assert build_scoring_rules(load_config()) == ScoringRules()
     settings = {
         "test.dist_metric": "cosine", "test.normalize_feature": True, "test.ranks": [5, 1, 5], "test.flip": True,
         "test.rerank": True, "test.camera_pairs": True, "cuhk03.use_metric_cuhk03": True,
     }  # fmt: skip
-    expected = Protocols(
+    expected = ScoringRules(
         metric="cosine", normalize=True, ranks=(1, 5), flip=True, rerank=True, camera_pairs=True,
         single_gallery_shot=frozenset({"cuhk03"}),
     )  # fmt: skip
-    assert build_protocols(load_config([], settings)) == expected
+    assert build_scoring_rules(load_config([], settings)) == expected

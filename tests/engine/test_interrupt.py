@@ -17,6 +17,7 @@ def test_signal_outside_of_a_step_acts_at_once(tmp_path, number):
     codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 0}
     with StopRequest(tmp_path / "last.pt"), pytest.raises(Interrupted, match="before anything was saved") as caught:
         signal.raise_signal(number)
+    assert str(caught.value).startswith(f"stopped by {number.name} ")
     assert caught.value.exit_code == codes[number]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.losses import build_loss, compute_triplet_loss, softmax_loss, triplet_loss
+from utils.distributed import Runtime
 
 
 def brute_force_triplet(features, labels, margin):
@@ -56,6 +57,29 @@ def test_mixed_precision_does_not_reach_the_distances():
     assert float(loss) == pytest.approx(brute_force_triplet(features, labels.tolist(), 0.3), rel=1e-5)
 
 
+def test_double_precision_is_kept():
+    features = 1e8 + torch.randn(8, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    loss = compute_triplet_loss(features, labels, 0.3)
+    assert loss.dtype == torch.float64
+    assert float(loss) == pytest.approx(brute_force_triplet(features, labels.tolist(), 0.3), rel=1e-7)
+
+
+def test_triplets_are_taken_from_what_is_joined():
+    """An identity alone has none; with another process's images it has."""
+    features, others = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.5], [9.0]])
+    output = torch.zeros(2, 6), features
+
+    def join(rows):
+        return torch.cat([rows, others if rows.is_floating_point() else torch.tensor([5, 5])])
+
+    alone, joined = (triplet_loss(0.3, 1.0, 0.0, False, *more) for more in ((), (join,)))
+    labels = torch.tensor([4, 4])
+    assert float(alone(output, labels)) == 0
+    expected = brute_force_triplet(torch.cat([features, others]), [4, 4, 5, 5], 0.3)
+    assert float(joined(output, labels)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_equal_features_give_finite_gradients():
     features = torch.ones(6, 4, requires_grad=True)
     loss = compute_triplet_loss(features, torch.tensor([0, 0, 1, 1, 2, 2]), 0.3)
@@ -88,6 +112,8 @@ def test_built_from_the_settings():
     cfg = SimpleNamespace(loss=SimpleNamespace(name="softmax", softmax=SimpleNamespace(label_smooth=False)))
     cfg.loss.triplet = triplet
     logits, features, labels = torch.eye(4), torch.eye(4), torch.tensor([0, 0, 1, 1])
-    assert float(build_loss(cfg)(logits, labels)) == pytest.approx(float(softmax_loss(False)(logits, labels)))
+    assert float(build_loss(cfg, Runtime(torch.device("cpu")))(logits, labels)) == pytest.approx(
+        float(softmax_loss(False)(logits, labels))
+    )
     cfg.loss.name = "triplet"
-    assert float(build_loss(cfg)((logits, features), labels)) == pytest.approx(0.3)
+    assert float(build_loss(cfg, Runtime(torch.device("cpu")))((logits, features), labels)) == pytest.approx(0.3)

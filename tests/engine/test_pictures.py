@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from engine.evaluator import Protocols, evaluate_targets
+from engine.evaluator import ScoringRules, evaluate_targets
 from engine.pictures import MAPS_OF_A_SHEET, MAPS_OF_A_TARGET, Pictures, choose_shown, compute_activation_maps
 from osnet_child import build_child
 from utils.distance import compute_distmat
 from utils.distributed import Runtime
+from utils.label_names import LabelNames
 
 RUNTIME = Runtime(torch.device("cpu"))
+NAMES = LabelNames({3: "zoë"}, {0: "yard"})  # the others are called by their numbers, cameras from 1
 
 
 class FakeBatches:
@@ -50,12 +53,12 @@ def target(tmp_path):
         features = torch.from_numpy(rng.random((count, 6), dtype=np.float32))
         return FakeBatches(features, rng.integers(1, 6, count), rng.integers(0, 3, count), tmp_path / "images", kind)
 
-    return SimpleNamespace(query=make("query", 14), gallery=make("gallery", 45), splits={})
+    return SimpleNamespace(query=make("query", 14), gallery=make("gallery", 45), splits={}, names=NAMES)
 
 
 def evaluate(target, pictures, **settings):
     return evaluate_targets(
-        nn.Identity(), {"drawn": target}, lambda b: b.images, RUNTIME, Protocols(ranks=(1, 5), **settings), pictures
+        nn.Identity(), {"drawn": target}, lambda b: b.images, RUNTIME, ScoringRules(ranks=(1, 5), **settings), pictures
     )
 
 
@@ -63,6 +66,11 @@ def evaluate(target, pictures, **settings):
 def test_watching_changes_no_score(target, rerank):
     watched, alone = (evaluate(target, observer, rerank=rerank) for observer in (Pictures(5), None))
     assert watched == alone
+
+
+def call(sample):
+    person = "zoë" if sample.pid == 3 else str(sample.pid)
+    return person, {0: "yard", 1: "2", 2: "3"}[sample.camid]
 
 
 def test_lists_follow_from_the_distances(target, tmp_path, monkeypatch):
@@ -82,15 +90,15 @@ def test_lists_follow_from_the_distances(target, tmp_path, monkeypatch):
     query_of = {sample.path: index for index, sample in enumerate(target.query.samples)}
     for ranked in drawn["random"]:
         own = target.query.samples[query_of[ranked.path]]
-        assert (ranked.pid, ranked.camid) == (own.pid, own.camid)
+        assert (ranked.person, ranked.camera) == call(own)
         counted = [
             (float(distance), image)
             for distance, image in zip(distmat[query_of[ranked.path]], target.gallery.samples, strict=True)
             if (image.pid, image.camid) != (own.pid, own.camid)
         ]
         counted.sort(key=lambda pair: pair[0])
-        shown = [(n.distance, n.path, n.pid, n.camid) for n in ranked.neighbours]
-        assert shown == [(d, image.path, image.pid, image.camid) for d, image in counted[:5]]
+        shown = [(n.distance, n.path, (n.person, n.camera)) for n in ranked.neighbours]
+        assert shown == [(d, image.path, call(image)) for d, image in counted[:5]]
         assert [n.is_match for n in ranked.neighbours] == [image.pid == own.pid for _, image in counted[:5]]
         first = next(i for i, (_, image) in enumerate(counted) if image.pid == own.pid)
         assert (ranked.first_match.rank, ranked.first_match.path) == (first + 1, counted[first][1].path)
@@ -169,6 +177,7 @@ def test_evaluation_leaves_pictures(run_main, tmp_path):
     mAP = json.loads((folder / "metrics.json").read_text())["targets"]["market1501"]["mAP"]
     assert f"<dd>{mAP:.1%}</dd>" in page
     assert str(tmp_path) not in page
+    assert "id 101, cam 1" in page  # as 0101_c1s1_000000_00.jpg says
     sheets = names_in(folder / "visactmap_market1501")
     assert sheets == {f"sheet_{i + 1}.png" for i in range(-(-num_queries // MAPS_OF_A_SHEET))}
     for path in folder.rglob("*.png"):
@@ -187,6 +196,25 @@ def test_only_the_last_evaluation_draws(run_main, tmp_path, monkeypatch, name):
     assert len(taken) == 1
     assert (tmp_path / "run" / "train.log").read_text().count("after epoch") == 2
     assert names_in(tmp_path / "run") >= PICTURES
+
+
+def test_maps_name_people_and_cameras_as_the_files_do(target, tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        "engine.pictures.draw_activation_maps", lambda images, maps, part, title: captions.extend(part) or Figure()
+    )
+    monkeypatch.setattr("engine.pictures.compute_activation_maps", lambda model, images: torch.zeros(len(images), 4, 2))
+    query = target.query
+    query.features = torch.zeros(len(query.features), 3, 4, 2)
+    pictures = Pictures(shown={"drawn": (query, NAMES)})
+    pictures.keep_network(nn.Identity(), lambda batch: batch.images)
+    pictures.write(tmp_path)
+    assert (
+        captions[:12]
+        == ["id {}, camera {}\n{}".format(*call(sample), f"query_{i}.png") for i, sample in enumerate(query.samples)][
+            :12
+        ]
+    )
 
 
 def test_finished_run_draws_when_it_is_continued(run_main, tmp_path):
@@ -208,6 +236,18 @@ def test_image_that_is_gone_when_its_map_is_drawn_leaves_the_scores(run_main, ow
     assert run_main("train.max_epoch", 1, "test.visactmap", True, root=own_market_root) == 2
     assert (tmp_path / "run" / "metrics.json").exists()
     assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
+
+
+def test_pictures_leave_out_images_that_cannot_be_read(run_main, own_market_root, tmp_path):
+    """``data.on_corrupt skip`` holds for activation maps and ranked lists too, also of damage inside a file."""
+    damaged = min(own_market_root.rglob("query/*.jpg"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:20] + bytes(len(content) - 22) + content[-2:])  # its beginning and end are whole
+    words = ["train.max_epoch", 1, "test.visrank", True, "test.visactmap", True]
+    assert run_main(*words, "data.on_corrupt", "skip", root=own_market_root) == 0
+    assert names_in(tmp_path / "run") >= PICTURES
+    page = (tmp_path / "run" / "visrank_market1501" / "index.html").read_text(encoding="utf-8")
+    assert damaged.name not in page
 
 
 def test_pictures_that_cannot_be_written_are_reported_and_the_scores_stay(run_main, tmp_path, capsys):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.evaluator import Protocols, evaluate_targets
+from engine.evaluator import ScoringRules, evaluate_targets
 from engine.scores import Scores, average_splits, format_camera_pairs, format_scores
 from utils.distributed import choose_runtime
+from utils.label_names import LabelNames
 from utils.match_ranks import CameraPairs
 from utils.ranking import evaluate_ranking
 
@@ -54,20 +55,23 @@ def test_table_has_a_line_a_split_and_one_for_the_mean() -> None:
     assert "±" not in format_scores({"market1501": SPLITS[0]})
 
 
+NAMES = {"a": LabelNames(cameras={0: "yard"}), "b": LabelNames(), "v": LabelNames()}
+
+
 def test_table_of_pairs_of_cameras() -> None:
     nan = np.nan
     mAP, rank1 = np.array([[nan, 0.5], [0.25, nan]]), np.array([[nan, 1.0], [0.0, nan]])
     pairs = CameraPairs(np.array([0, 3]), np.array([0, 3]), mAP, rank1, np.array([[0, 2], [4, 0]]))
     scored = replace(SPLITS[0], camera_pairs=pairs)
-    header, _, *lines = format_camera_pairs({"a": scored, "b": SPLITS[0]}).splitlines()
-    assert header.split() == ["a,", "mAP", "/", "rank-1", "0", "3"]
-    assert [" ".join(line.split()) for line in lines] == ["0 – 50.0% / 100.0%", "3 25.0% / 0.0% –"]
+    header, _, *lines = format_camera_pairs({"a+rerank": scored, "b": SPLITS[0]}, NAMES).splitlines()
+    assert header.split() == ["a+rerank,", "mAP", "/", "rank-1", "yard", "4"]
+    assert [" ".join(line.split()) for line in lines] == ["yard – 50.0% / 100.0%", "4 25.0% / 0.0% –"]
     assert scored.as_document()["camera_pairs"] == [
         {"query_camid": 0, "gallery_camid": 3, "mAP": 0.5, "rank1": 1.0, "num_queries": 2},
         {"query_camid": 3, "gallery_camid": 0, "mAP": 0.25, "rank1": 0.0, "num_queries": 4},
     ]
-    assert format_camera_pairs({"b": SPLITS[0]}) == ""
-    assert "v split 2, mAP / rank-1" in format_camera_pairs({"v": average_splits({0: SPLITS[0], 2: scored})})
+    assert format_camera_pairs({"b": SPLITS[0]}, NAMES) == ""
+    assert "v split 2, mAP / rank-1" in format_camera_pairs({"v": average_splits({0: SPLITS[0], 2: scored})}, NAMES)
 
 
 class Images:
@@ -95,6 +99,7 @@ class Target:
     query: Images
     gallery: Images
     splits: dict[int, "Target"] = field(default_factory=dict)
+    names: LabelNames = field(default_factory=LabelNames)
 
 
 class Lookup(nn.Module):
@@ -124,7 +129,7 @@ def test_splits_are_scored_as_if_alone_and_each_image_is_computed_once() -> None
     network = Lookup(table)
 
     scores = evaluate_targets(
-        network, {"t": whole}, lambda batch: batch.images, choose_runtime(False), Protocols(ranks=(1, 5))
+        network, {"t": whole}, lambda batch: batch.images, choose_runtime(False), ScoringRules(ranks=(1, 5))
     )
 
     assert network.seen == 40

@@ -3,9 +3,11 @@
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from search.arrays import make_array_32, make_array_64, plan_runs
+from search.trainings import code_candidates
 from utils.errors import UserError
 
 
@@ -50,6 +52,18 @@ def test_plans_stay_orthogonal_and_even(num_runs, num_folds):
         for block in range(6):
             assert is_balanced(rows, (block, 6), [*LEVELS[:6], num_folds, 2])
     assert {run.fold for run in extra} == set(range(num_folds))
+
+
+@pytest.mark.parametrize("num_runs", [32, 64])
+@pytest.mark.parametrize("num_folds", [3, 5, 6])
+def test_folds_that_the_array_lacks_cost_the_effects_little(num_runs, num_folds):
+    """An eighth of precision at most; dealing out by turns cost up to everything (64 runs, 6 folds)."""
+    runs = plan_runs(num_runs, 2, num_folds)
+    blocks = code_candidates(np.array([[int(d) for d in run.digits] for run in runs]))
+    folds = np.eye(num_folds)[[run.fold for run in runs]]
+    alone, beside = (np.linalg.pinv(m.T @ m) for m in (blocks, np.hstack([blocks, folds])))
+    assert np.linalg.matrix_rank(np.hstack([blocks, folds])) == 18 + num_folds
+    assert np.diag(beside)[:18].mean() / np.diag(alone).mean() < 1.125
 
 
 def test_seeds_give_other_fractions_and_the_same_seed_the_same():

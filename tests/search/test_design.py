@@ -1,12 +1,13 @@
 """The designed search, its trainings written down instead of made."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from genotype import CANDIDATE_NAMES
-from search.confirm import compare_confirmed, format_confirmed
+from search.confirm import choose_for_confirmation, compare_confirmed, format_confirmed
 from search.decide_effects import METRIC
 from search.design import Design, DesignedSearch
 from search.trials import Trial, read_trials
@@ -102,10 +103,45 @@ def test_confirmed_are_compared_in_pairs_with_intervals(tmp_path):
     table = compare_confirmed(dict.fromkeys(digits, "why"), read_trials(trials, tmp_path))
     assert [c.digits for c in table] == ["110110", "222222", "000000"]
     residuals = scores - scores.mean(1, keepdims=True) - scores.mean(0, keepdims=True) + scores.mean()
-    reach = 2.7764451 * np.sqrt((residuals**2).sum() / 4 * 2 / 3)  # t with 4 degrees of freedom
-    assert table[2].half_width == pytest.approx(reach, rel=1e-6)
+    tukey = 5.0402 / np.sqrt(2)  # of three means with 4 degrees of freedom, as books print it
+    assert table[2].half_width == pytest.approx(tukey * np.sqrt((residuals**2).sum() / 4 * 2 / 3), rel=1e-4)
     assert table[2].behind == pytest.approx(scores[1].mean() - scores[0].mean())
     assert "110110" in format_confirmed(table)
+
+
+def confirm(scores, tmp_path, lost=()):
+    """Compares architectures (rows) trained with the same seeds (columns)."""
+    digits = [f"00000{i}" for i in range(len(scores))]
+    trials = {Trial(d, s, s): row[s] for d, row in zip(digits, scores, strict=True) for s in range(len(row))}
+    for trial, score in trials.items():
+        write_trial(trial, tmp_path, float(score))
+    kept = [trial for trial in trials if (trial.digits, trial.seed) not in lost]
+    return compare_confirmed(dict.fromkeys(digits, "why"), read_trials(kept, tmp_path))
+
+
+def test_a_lost_training_in_a_hard_fold_makes_nobody_win(tmp_path):
+    scores = np.array([0.5, 0.48, 0.47])[:, None] + np.array([0.1, 0.0, -0.2])
+    table = confirm(scores + 1e-4 * np.eye(3), tmp_path, lost=[("000001", 2)])
+    assert [c.digits for c in table] == ["000000", "000001", "000002"]
+    assert table[1].behind == pytest.approx(0.02, abs=1e-3)
+    assert table[1].trainings == 2
+
+
+def test_few_trainings_give_no_interval_or_are_refused(tmp_path):
+    assert confirm(np.array([[0.5], [0.4]]), tmp_path)[1].half_width is None
+    with pytest.raises(UserError, match="the 2 finished trainings of the second round cannot be compared"):
+        confirm(np.full((2, 2), 0.5), tmp_path, lost=[("000000", 0), ("000001", 1)])
+
+
+def test_best_of_the_first_round_is_not_the_one_with_the_easy_fold(tmp_path):
+    scores = {"000001": (0, 0.5), "000002": (0, 0.3), "000003": (0, 0.3), "000010": (1, 0.6), "000011": (1, 0.61)}
+    trials = [Trial(digits, 1, fold) for digits, (fold, _) in scores.items()]
+    for trial in trials:
+        write_trial(trial, tmp_path, scores[trial.digits][1])
+    fit = SimpleNamespace(predictions=np.arange(4096.0), blocks=[SimpleNamespace(chosen=3)] * 6)
+    chosen = choose_for_confirmation(fit, read_trials(trials, tmp_path), 5)
+    assert chosen["000001"] == "best of its fold in the first round"
+    assert list(chosen) == ["333333", "000001", "000000", "110110", "333332"]
 
 
 def test_names_of_the_answer_are_the_candidates(tmp_path):

@@ -7,7 +7,8 @@ from scipy import stats
 
 from search import effects as module
 from search.arrays import plan_runs
-from search.effects import Observation, adjust_holm, choose_model, code_candidates, code_model, fit_effects
+from search.effects import adjust_holm, choose_model, code_model, fit_effects
+from search.trainings import Observation, Trainings, code_candidates, collect_trainings, make_whitening
 from utils.errors import UserError
 
 EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
@@ -29,10 +30,17 @@ def add_up(effects):
 
 def judge(observations):
     """The blocks' part of the fit alone: what is simulated a thousand times."""
-    genes = np.array([[int(d) for d in o.digits] for o in observations])
-    nuisance = module._code_blocking(observations)
-    fit = sm.OLS([o.score for o in observations], np.hstack([nuisance, code_candidates(genes)])).fit()
-    return module._judge_blocks(fit, nuisance.shape[1])
+    data = collect_trainings(observations)
+    fit = sm.OLS(*data.whiten(code_candidates(data.genes))).fit()
+    return module._judge_blocks(fit, data.nuisance.shape[1])
+
+
+def interact(generator, sd):
+    """For each two blocks an interaction of their candidates, no candidate better than another on the mean."""
+    tables = generator.normal(0, sd, (6, 6, 4, 4))
+    tables -= tables.mean(axis=2, keepdims=True)
+    tables -= tables.mean(axis=3, keepdims=True)
+    return sum(tables[a, b][EVERYTHING[:, a], EVERYTHING[:, b]] for a in range(6) for b in range(a))
 
 
 def test_known_effects_are_found_without_noise():
@@ -64,6 +72,40 @@ def test_intervals_cover_and_equal_candidates_are_not_decided(num_runs):
             false[name] += any(b.is_decided for b in judge(observe(runs, truth, 1.0, generator)))
     assert 0.92 <= np.mean(covered) <= 0.98
     assert max(false.values()) <= 0.05 * len(covered) / 6 + 2 * np.sqrt(0.05 * 0.95 * len(covered) / 6)
+
+
+def test_intervals_cover_where_candidates_interact_and_some_architectures_are_repeated():
+    """As in the tables: 66 architectures, 16 of them by three seeds, and interactions larger than the seeds' noise."""
+    generator = np.random.default_rng(8)
+    covered, predicted, false = [], [], 0
+    for seed in range(40):
+        truth = interact(generator, 0.5)
+        runs = plan_runs(32, seed, num_extra=34)
+        trained = [(run, 0) for run in runs] + [(run, k) for run in runs[:16] for k in (1, 2)]
+        observations = [
+            Observation(run.digits, (run.fold + k) % 4, k, truth[int(run.digits, 4)] + generator.normal(0, 0.2))
+            for run, k in trained
+        ]
+        blocks = judge(observations)
+        covered += [(b.low <= 0) & (b.high >= 0) for b in blocks]
+        false += any(b.is_decided for b in blocks)
+        if seed % 2:
+            continue
+        data = collect_trainings(observations)
+        _, low, high, _ = module._predict_all(choose_model(data), data)
+        scores = truth + generator.normal(0, 0.2, 4096)
+        predicted.append(np.mean((low <= scores) & (scores <= high)))
+    assert 0.92 <= np.mean(covered) <= 0.98  # 0.86 with repeats taken for other architectures
+    assert 0.92 <= np.mean(predicted) <= 0.98  # 0.52 with intervals for the means
+    assert false <= 5  # 5 % of 40, and twice the standard error
+
+
+def test_whitening_makes_repeats_independent():
+    genes = np.array([[0] * 6, [1] * 6, [0] * 6, [2] * 6, [0] * 6])
+    same = (genes[:, :1] == genes[:, 0]).astype(float)
+    root = make_whitening(genes, 0.7)
+    assert root @ (0.3 * np.eye(5) + 0.7 * same) @ root.T == pytest.approx(np.eye(5))
+    assert make_whitening(genes, 0.0) == pytest.approx(np.eye(5))
 
 
 def test_undecided_block_keeps_the_simplest_that_is_not_worse():
@@ -102,7 +144,7 @@ def test_leave_one_out_is_what_refitting_gives():
         rest = ~(genes == genes[row]).all(axis=1)
         params = np.linalg.lstsq(design[rest], scores[rest], rcond=None)[0]
         assert quick[row] == pytest.approx(scores[row] - design[row] @ params)
-    assert choose_model(genes, np.ones((40, 1)), scores) == "bits"
+    assert choose_model(Trainings(genes, np.ones((40, 1)), scores, np.eye(40))) == "bits"
 
 
 def test_lack_of_fit_shows_where_trainings_were_repeated():
@@ -121,9 +163,7 @@ def test_set_of_the_not_worse_holds_the_best_as_often_as_it_says():
     for seed in range(60):
         truth = add_up(generator.normal(0, 0.6, (6, 4)))
         observations = observe(plan_runs(32, seed), truth, 0.7, generator)
-        genes = np.array([[int(d) for d in o.digits] for o in observations])
-        scores = np.array([o.score for o in observations])
-        *_, not_worse = module._predict_all("candidates", genes, module._code_blocking(observations), scores)
+        *_, not_worse = module._predict_all("candidates", collect_trainings(observations))
         held += int(truth.argmax()) in not_worse
     assert held >= 52  # of 60: 95 % less twice the standard error
 

@@ -11,9 +11,10 @@ from genotype import Genotype
 from osnet_blocks import OSBlock
 from osnet_child import build_child
 from osnet_nas import build_supernet
-from search.ranking import Ranker, Ranking, SubnetTree, compute_fingerprint
+from search.ranking import Ranker, SubnetTree, compare_features, compute_fingerprint
+from utils.distance import normalize_features
 from utils.distributed import Runtime
-from utils.ranking import evaluate_ranking
+from utils.ranking import evaluate_distmat, evaluate_ranking
 
 CPU = torch.device("cpu")
 
@@ -44,8 +45,8 @@ def test_ranking_is_that_of_each_child_alone(candidates, part):
     genotypes = [divmod(part, 4) + tuple(rng.randrange(4) for _ in range(4)) for _ in range(24)]
 
     def score(features):
-        labels = (pids[:8], pids, camids[:8], camids)
-        return evaluate_ranking(features[:8], features, *labels, metric="cosine").average_precision
+        distances = compare_features(features[:8], features, "cosine", normalize=False)
+        return evaluate_distmat(distances, pids[:8], pids, camids[:8], camids).average_precision
 
     expected = {}
     for indices in genotypes:
@@ -77,11 +78,30 @@ def test_what_sub_networks_share_is_computed_once(candidates, per_part, monkeypa
     assert len(calls) == 2 * per_part  # for both sets of images
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_scores_are_those_of_the_projects_ranking(metric, normalize):
+    """Also where two images are alike."""
+    generator = torch.Generator().manual_seed(0)
+    people, cameras = torch.arange(40) // 4, torch.arange(40) % 4
+    features = torch.rand(10, 32, generator=generator)[people] + 1.6 * torch.rand(40, 32, generator=generator)
+    features[12] = features[13]
+    labels = (people[:20], people, cameras[:20], cameras)
+    distances = compare_features(features[:20], features, metric, normalize)
+    found = evaluate_distmat(distances, *labels).average_precision
+    scaled = normalize_features(features) if normalize else features
+    expected = evaluate_ranking(scaled[:20], scaled, *labels, metric=metric).average_precision
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
 # ---- in parts
 
 
 class FakeTree:
     """Gives numbers in place of features; is killed before a part if asked to."""
+
+    num_images = (3, 2)
 
     def __init__(self, dies_before=None):
         self.dies_before, self.done = dies_before, []
@@ -114,9 +134,7 @@ def test_killed_ranking_goes_on_to_the_same_end(tmp_path):
     tree = FakeTree()
     ranking = make_ranker(tmp_path, tree).run()
     assert tree.done == list(range(5, 16))
-    for found, name in ((whole, "whole"), (ranking, "parts")):
-        found.save(tmp_path / f"{name}.npz")
-    assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "parts.npz").read_bytes()
+    assert ranking.average_precision.tobytes() == whole.average_precision.tobytes()
     again = FakeTree()
     make_ranker(tmp_path, again).run()
     assert again.done == []
@@ -130,17 +148,6 @@ def test_progress_of_other_weights_or_damaged_is_not_gone_on_with(tmp_path, capl
     make_ranker(tmp_path, tree).run()
     assert tree.done == list(range(16))
     assert "progress.npz is of other weights, images or settings, or damaged: ranking anew" in caplog.text
-
-
-def test_saved_ranking(tmp_path):
-    ap = np.random.default_rng(0).random((4096, 3)).astype(np.float32)
-    Ranking(ap, np.array([4, 4, 9])).save(tmp_path / "ranking.npz")
-    with np.load(tmp_path / "ranking.npz", allow_pickle=False) as file:
-        assert set(file.files) == {"scores", "ap", "query_pids"}
-        assert file["scores"].dtype == np.float64
-        np.testing.assert_allclose(file["scores"], ap.astype(np.float64).mean(axis=1))
-        np.testing.assert_array_equal(file["ap"], ap)
-        assert file["query_pids"].tolist() == [4, 4, 9]
 
 
 def test_fingerprint_stands_for_weights_and_facts():

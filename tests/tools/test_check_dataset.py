@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS, synthetic
+from datasets import DATASETS
 from datasets.base import ReadOptions
+from datasets.layouts import LAYOUTS
 from tools.check_dataset import PUBLISHED, main, published_counts
+from tools.make_synthetic import main as make_synthetic
+from utils.contact_sheet import Cell
+
+FEW = ["--train-ids", "2", "--test-ids", "2", "--cameras", "2", "--images-per-camera", "2",
+       "--height", "32", "--width", "16"]  # fmt: skip
 
 
 def save_image(file: Path, seed: int) -> None:
@@ -34,7 +39,8 @@ def test_nothing_wrong(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "--root", str(root)]) == 0
     output = capsys.readouterr().out
     assert output.splitlines()[-1] == "no problem"
-    assert "note: gallery identities seen by one camera only: 1 (2)" in output
+    assert "note: gallery identities seen by one camera only: 1 (c)" in output
+    assert "cameras, as the files name them: 1, 2\n" in output
     assert "PROBLEM" not in output
 
 
@@ -48,17 +54,16 @@ def test_broken_copied_and_leaked(quick: list[str], root: Path, capsys: pytest.C
     assert problems == [
         f"PROBLEM: broken image {root}/train/a/3_1.png: not an image: begins with b'not an i'",
         f"PROBLEM: same content in training and in the test: 1 ({root}/query/b/3_1.png = {root}/train/a/1_1.png)",
-        "PROBLEM: identities in training and in the test: 1 (0)",
+        "PROBLEM: identities in training and in the test: 1 (a)",
     ]
 
 
-def test_drawn_images_are_compared_with_their_checksums(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = partial(synthetic.SyntheticSize, train_ids=2, test_ids=2, cameras=2, images_per_camera=2, height=32, width=16)
-    monkeypatch.setattr(synthetic, "SyntheticSize", few)
-    words = ["synthetic_e", "--root", str(tmp_path), "--quick"]
+def test_drawn_images_are_compared_with_their_checksums(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_synthetic(["--root", str(tmp_path), "--domains", "e", "--workers", "1", *FEW]) == 0
+    words = ["synthetic_e", "--root", str(tmp_path), "--quick", *FEW]
+    capsys.readouterr()
     assert main(words) == 0
+    assert capsys.readouterr().out.startswith(f"synthetic_e in {tmp_path}/synthetic/")
     file = next(tmp_path.rglob("query/*.jpg"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -163,8 +168,13 @@ def test_all_tells_of_a_set_that_cannot_be_read(root: Path, capsys: pytest.Captu
         (["--all"], "no data set in"),
         (["--all", "--sheet", "people.png"], "--all only counts images: leave out --sheet, or"),
         (["--all", "--quick", "--split-id", "3"], "leave out --quick, --split-id, or"),
+        (["--all", "--layout"], "leave out --layout, or name one data set"),
         (["--all", "--cuhk03-labeled", "--workers", "9"], "leave out --workers, --cuhk03-labeled, or"),
         (["folder", "--workers", "0"], "must be at least 1"),
+        (["folder", "--train-ids", "20"], "the sizes of drawn data belong to synthetic data sets alone"),
+        (["folder:a/b"], "data set 'folder:a/b': folder: must be followed by a folder's name"),
+        (["folder:shop"], "no folder "),
+        (["folder", "--sheet", "gone/sheet.png"], "cannot write gone/sheet.png: no folder gone"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -174,6 +184,82 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("check_dataset: ")
+    assert error.count("\n") == 1
+
+
+def test_drawn_data_of_other_sizes_is_not_taken_for_the_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tool draws nothing, and says which sizes are there."""
+    assert make_synthetic(["--root", str(tmp_path), "--domains", "e", "--workers", "1", *FEW]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "a run finds them with synthetic.train_ids 2 synthetic.test_ids 2 synthetic.cameras 2 "
+        "synthetic.images_per_camera 2 synthetic.height 32 synthetic.width 16"
+    )
+    for words in (["synthetic_e"], ["synthetic_e", *FEW, "--train-ids", "20"]):
+        assert main([*words, "--root", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert "tools.make_synthetic; there are v" in error
+        assert "-train2-test2-cameras2-images2-32x16-seed1: give the sizes of one of them" in error
+        assert error.count("\n") == 1
+    assert main(["synthetic_d", *FEW, "--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("draw it with python -m tools.make_synthetic\n")
+    assert len(list((tmp_path / "synthetic").iterdir())) == 1
+
+
+def test_own_data_of_several_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of people and cameras are those of the files."""
+    save_image(root / "shop/query/anna/door_1.png", 10)
+    save_image(root / "shop/gallery/anna/yard_1.png", 11)
+    save_image(root / "two\nlines/train/x/1_1.png", 12)
+    assert main(["folder:shop", "--root", str(root), "--sheet", str(root / "sheet.png")]) == 0
+    assert "cameras, as the files name them: door, yard\n" in capsys.readouterr().out
+    assert main(["folder:gone", "--root", str(root)]) == 2
+    assert "python -m tools.check_dataset --layout folder:gone shows" in capsys.readouterr().err
+    assert main(["folder", "--root", str(root / "two\nlines")]) == 0
+    assert capsys.readouterr().out.startswith(f"folder in {root}/two\\nlines\n")
+
+
+def test_labels_of_a_sheet_are_the_files_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "market1501"
+    save_image(folder / "bounding_box_train/0001_c1.jpg", 1)
+    save_image(folder / "query/0002_c6.jpg", 2)
+    save_image(folder / "bounding_box_test/0002_c2.jpg", 3)
+    for part, camera in (("query", "door"), ("gallery", "a long name of a yard")):
+        save_image(tmp_path / "own" / part / "anna" / f"{camera}_1.png", 4)
+    labels = []
+
+    def draw(rows: list[list[Cell]], cell_px: tuple[int, int], per_group: int) -> Image.Image:
+        labels.append([label for row in rows for label, _ in row])
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("tools.check_dataset.draw_contact_sheet", draw)
+    for name in ("market1501", "folder:own"):
+        main([name, "--root", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")])
+    assert labels == [["2 c2", "2 c6"], ["anna a… yard", "anna door"]]
+
+
+@pytest.mark.parametrize("words", [["--layout", "market1501"], ["market1501", "--layout", "--root", "anywhere"]])
+def test_layout(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out == LAYOUTS["market1501"]
+
+
+@pytest.mark.parametrize("words", [["--layout"], ["--layout", "marke"], ["--layout", "--all"], ["market1501"]])
+def test_layout_and_root_that_lack(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "market1501" in error or "--root" in error
+
+
+@pytest.mark.parametrize(
+    "words", [["market1501"], ["folder"], ["folder:own"], ["synthetic_a"], ["university1652"], ["--all"]]
+)
+def test_a_root_whose_name_is_too_long(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--root", str(tmp_path / ("n" * 256))]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("File name too long\n")
     assert error.count("\n") == 1
 
 

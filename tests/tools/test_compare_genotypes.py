@@ -69,7 +69,8 @@ def test_trains_what_is_missing_and_shows_all(tmp_path, recipe, monkeypatch, cap
                 folder.mkdir(parents=True)
                 score = 0.5 + 0.01 * int(settings["train.seed"]) + 0.1 * (settings["model.genotype"] == "osnet_ain")
                 targets = {"market1501": {"mAP": score}, "cuhk01": {"mAP": score / 2}}
-                (folder / "metrics.json").write_text(json.dumps({"targets": targets}))
+                experiment = settings["model.genotype"] + settings["train.lr"]
+                (folder / "metrics.json").write_text(json.dumps({"targets": targets, "experiment": experiment}))
                 yield Outcome(name, 0, "")
 
     monkeypatch.setattr(tool, "LocalLauncher", Launcher)
@@ -85,6 +86,9 @@ def test_trains_what_is_missing_and_shows_all(tmp_path, recipe, monkeypatch, cap
     asked.clear()
     assert tool.main([*words, "3"]) == 0
     assert [seed for _, seed, _ in asked] == ["3", "3"]
+    words[words.index("0.01")] = "0.02"
+    assert tool.main([*words, "4"]) == 2
+    assert "the trainings of osnet in" in capsys.readouterr().err
 
 
 def test_a_search_s_recipe_is_refused(tmp_path, recipe, capsys):

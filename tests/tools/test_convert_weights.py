@@ -9,12 +9,14 @@ from torch import Tensor
 
 from build import build_network, load_weights
 from default_config import load_config
-from genotype import CANDIDATE_NAMES, Genotype
+from genotype import CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_child import build_child
 from osnet_nas import build_supernet
+from tests.torchreid_peer import Peer, load_peer, load_pretrained_weights
 from tools.convert_weights import main
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.torchreid_weights import export_torchreid_weights, rename_to_torchreid
+from utils.torchreid_names import rename_to_torchreid
+from utils.torchreid_weights import export_torchreid_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -31,6 +33,11 @@ def assert_mistake(capsys: pytest.CaptureFixture[str], *arguments: str | Path, w
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def peer() -> Peer:
+    return load_peer()
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +67,37 @@ def test_import_then_export(
 
 @pytest.mark.parametrize("name", ["osnet", "osnet_ibn"])
 def test_osnet_scheme(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
-    model = build_child(3, Genotype.named(name), 0.5, "batch")
+    stem_norm = NAMED_STEM_NORMS[name]
+    model = build_child(3, Genotype.named(name), 0.5, stem_norm)
     save_checkpoint(tmp_path / "best.pt", {"model": model.state_dict(), "epoch": 3})
-    assert run(capsys, "export", tmp_path / "best.pt", tmp_path / "out.pth", "--scheme", "osnet")[0] == 0
+    assert run(capsys, "export", tmp_path / "best.pt", tmp_path / "out.pth")[0] == 0
     exported = torch.load(tmp_path / "out.pth", weights_only=True)
     assert exported.keys() == rename_to_torchreid(model.state_dict(), "osnet").keys()
     code, out, _ = run(capsys, "import", tmp_path / "out.pth", tmp_path / "again.pt")
     assert code == 0
-    assert out.startswith("child: width 0.5, batch stem norm, 3 identities")
+    assert out.startswith(f"child: width 0.5, {stem_norm} stem norm, 3 identities")
     again = load_checkpoint(tmp_path / "again.pt")["model"]
     assert all(torch.equal(again[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("genotype", "width"), [("osnet", 1.0), ("osnet", 0.25), ("osnet_ibn", 1.0), ("osnet_ain", 0.25)]
+)
+def test_torchreid_loads_every_tensor_of_an_export(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, peer: Peer, genotype: str, width: float
+) -> None:
+    """By its own rule: a tensor that fits in name and shape is taken, another one is left out and only named."""
+    model = build_child(7, Genotype.named(genotype), width, NAMED_STEM_NORMS[genotype])
+    for tensor in model.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    save_checkpoint(tmp_path / "best.pt", {"model": model.state_dict()})
+    assert run(capsys, "export", tmp_path / "best.pt", tmp_path / "out.pth")[0] == 0
+    theirs = peer[f"{genotype}_x{str(width).replace('.', '_')}"](num_classes=7, pretrained=False)
+    load_pretrained_weights(theirs, tmp_path / "out.pth")
+    assert "discarded" not in capsys.readouterr().out
+    expected = export_torchreid_weights(model)
+    assert theirs.state_dict().keys() == expected.keys()
+    assert all(torch.equal(theirs.state_dict()[name], tensor) for name, tensor in expected.items())
 
 
 def test_supernet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -128,15 +156,17 @@ def test_mistakes_are_told_in_one_line(
         capsys, "export", source, target, words="is Torchreid's file, not a checkpoint of this project: use import"
     )
     torch.save({"layer1.weight": torch.ones(2)}, source)
-    assert_mistake(capsys, "export", source, target, words="in.pth is not a checkpoint of this project\n")
+    assert_mistake(capsys, "export", source, target, words="in.pth: not the weights of one of Torchreid's OSNets")
     save_checkpoint(source, {"epoch": 3})
+    assert_mistake(capsys, "export", source, target, words="expected tensors by name, got nothing")
+    model = build_child(3, Genotype.from_blocks([CANDIDATE_NAMES[3]] * 6), 0.25)
+    save_checkpoint(source, {"model": model.state_dict()})
     assert_mistake(
         capsys, "import", source, target, words="is a checkpoint of this project, not Torchreid's file: use export"
     )
-    assert_mistake(capsys, "export", source, target, words="holds no model")
-    model = build_child(3, Genotype.from_blocks([CANDIDATE_NAMES[3]] * 6), 0.25)
-    save_checkpoint(source, {"model": model.state_dict()})
     assert_mistake(capsys, "export", source, target, "--scheme", "osnet", words="osnet and osnet_ibn")
+    save_checkpoint(source, {"model": {**build_supernet(3, 0.25).state_dict(), "alphas": torch.ones(5, 4)}})
+    assert_mistake(capsys, "export", source, target, words="alphas: (5, 4) in the weights, 6 rows are needed")
     assert not target.exists()
     with pytest.raises(SystemExit, match="2"):
         main(["export", str(source), str(target), "--scheme", "other"])

@@ -112,7 +112,7 @@ def test_nothing_readable(weights, tmp_path, capsys):
 
 def test_weights_gone_wrong(child, folder, tmp_path, capsys):
     state = {name: tensor.clone() for name, tensor in child.state_dict().items()}
-    state["fc.0.bias"][0] = float("inf")
+    state["fc.1.running_mean"][0], state["fc.1.weight"][0] = -3e38, 9.0  # finite, but not what comes of them
     save_checkpoint(tmp_path / "bad.pt", {"model": state})
     words = [str(folder), "--weights", str(tmp_path / "bad.pt"), "--output", str(tmp_path / "f.npz")]
     assert main([*words, "--size", "32", "16"]) == 2

@@ -10,7 +10,7 @@ SMALL = ["--train-ids", "3", "--test-ids", "2", "--cameras", "2", "--images-per-
 
 
 def test_draws_domains_and_a_sheet(tmp_path, capsys):
-    sheet = tmp_path / "people.png"
+    sheet = tmp_path / "new" / "people.png"
     words = ["--root", str(tmp_path / "new"), "--domains", "c", "a", *SMALL, "--sheet", str(sheet)]
     assert main(words) == 0
     assert main(words) == 0
@@ -45,11 +45,21 @@ def test_what_is_there_is_checked(tmp_path, capsys):
         (["--workers", "0"], "--workers and --sheet-identities"),
         (["--sheet", "/no/such/folder/x.png"], "cannot write /no/such/folder/x.png"),
         (["--sheet", "people"], "cannot write people: the name of a contact sheet ends in .png"),
+        (["--sheet", f"{'n' * 300}.png"], "File name too long"),
+        (["--sheet", "folder.png"], "cannot write folder.png: there is a folder of that name"),
     ],
 )
-def test_mistakes_end_in_one_line_and_code_2(tmp_path, capsys, words, message):
+def test_mistakes_end_in_one_line_and_code_2_before_anything_is_drawn(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
     assert main(["--root", str(tmp_path), "--domains", "a", *SMALL, *words]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"make_synthetic: {message}"[:30])
+    assert error.startswith("make_synthetic: ")
     assert message in error
     assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_a_root_whose_name_is_too_long(tmp_path, capsys):
+    assert main(["--root", str(tmp_path / ("n" * 256)), "--domains", "a", *SMALL]) == 2
+    assert capsys.readouterr().err.endswith("File name too long\n")

@@ -56,6 +56,19 @@ def test_damaged_last_falls_back_to_the_one_before_and_says_so(tmp_path, caplog,
     assert "the checkpoint before it" in caplog.text
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_flipped_bit_in_last_falls_back_too(tmp_path, caplog, share):
+    save_last(tmp_path, content(1), keep=2)
+    save_last(tmp_path, content(2), keep=2)
+    changed = bytearray((tmp_path / "last.pt").read_bytes())
+    changed[int(share * len(changed))] ^= 1
+    (tmp_path / "last.pt").unlink()
+    (tmp_path / "last.pt").write_bytes(changed)
+    path, document = find_last(tmp_path)
+    assert (path, document["value"]) == (tmp_path / "last.1.pt", 1)
+    assert "its content is not what was written (checksum)" in caplog.text
+
+
 @pytest.mark.parametrize("keep", [2, 3])
 @pytest.mark.parametrize("num_damaged", [1, 2])
 def test_kill_after_falling_back_leaves_the_good_one(tmp_path, monkeypatch, keep, num_damaged):
@@ -122,6 +135,15 @@ def test_no_checkpoint_is_none(tmp_path):
     assert find_last(tmp_path) is None
 
 
+def test_only_best_or_others_are_left(tmp_path):
+    (tmp_path / "last.damaged.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no last.pt to continue from, only last.damaged.pt; choose another data.save"):
+        find_last(tmp_path)
+    save_checkpoint(tmp_path / "best.pt", content(1))
+    with pytest.raises(UserError, match=r"only best.pt; continue with model.resume .*/best.pt$"):
+        find_last(tmp_path)
+
+
 class _Evil:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,10 +172,18 @@ def test_foreign_and_missing_files_are_told(tmp_path):
         load_checkpoint(tmp_path / "missing.pt")
 
 
-def test_newer_version_is_told(tmp_path):
-    save_checkpoint(tmp_path / "c.pt", {"version": 99})
-    with pytest.raises(UserError, match="version 99"):
+@pytest.mark.parametrize("version", [99, 0, None, "2", True, [2], torch.zeros(99, 99)])
+def test_other_versions_are_told(tmp_path, version):
+    save_checkpoint(tmp_path / "c.pt", {"version": version})
+    with pytest.raises(UserError, match=r"version .*; this program reads 1 to 2") as caught:
         load_checkpoint(tmp_path / "c.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_version_1_without_a_seal_loads(tmp_path):
+    """As it was written before there were checksums."""
+    torch.save({"format": checkpoint.FORMAT, "version": 1, **content(3)}, tmp_path / "c.pt")
+    assert load_checkpoint(tmp_path / "c.pt")["value"] == 3
 
 
 def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -171,7 +201,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_inside_torch_save_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.Path, "open", lambda path, mode: open("/dev/full", mode))  # noqa: PTH123, SIM115
+    monkeypatch.setattr(files.Path, "open", lambda path, mode: open("/dev/full", mode.replace("x", "w")))  # noqa: PTH123, SIM115
     with pytest.raises(UserError, match=r"cannot write .*c.pt: No space left on device$"):
         save_checkpoint(tmp_path / "c.pt", content(1))
     assert not list(tmp_path.iterdir())

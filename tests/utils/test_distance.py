@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.distance import compute_distmat, iterate_distances, normalize_features
+from utils.distance import TILE_QUERIES, compute_distmat, iterate_distances, normalize_features
 from utils.errors import UserError
+from utils.work_share import WorkShare
 
 
 def draw(num_query: int, num_gallery: int, num_dimensions: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -156,3 +157,20 @@ def test_mistakes_are_told_at_the_call() -> None:
     ):
         with pytest.raises(UserError, match=message):
             iterate_distances(*arguments)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_values_of_some_rows_are_those_of_the_whole(count: int) -> None:
+    query, gallery = draw(600, 300, 33)
+    expected = compute_distmat(query, gallery)
+    parts = []
+    for index in range(count):
+        rows = WorkShare(index, count).rows(len(query), TILE_QUERIES)
+        parts += [block.clone() for block in iterate_distances(query, gallery, rows=rows)]
+    assert torch.equal(torch.cat(parts), expected)
+    assert torch.equal(next(iterate_distances(query, gallery, rows=range(256, 300))), expected[256:300])
+
+
+def test_rows_start_where_a_product_does() -> None:
+    with pytest.raises(ValueError, match="rows start at 3"):
+        iterate_distances(*draw(9, 3, 4), rows=range(3, 5))

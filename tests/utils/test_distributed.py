@@ -1,18 +1,21 @@
 """Choice of device, one process alone, how batches split, and how processes end together."""
 
-import os
-
 import pytest
 import torch
 from torch import distributed, nn
 
 from engine.interrupt import Interrupted
 from utils import distributed as module
-from utils.distributed import Runtime, choose_runtime, select_gpus, speaks_for_this_machine
+from utils import peers as peers_module
+from utils.distributed import Runtime, choose_runtime
 from utils.errors import UserError
 from utils.peers import Peers
 
 CPU = torch.device("cpu")
+TORCHRUN = {
+    "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29400",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -21,8 +24,26 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
     return pretend
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Sets torchrun's variables; the exchanges are prepared, as ``given`` says, and not made."""
+    given = {}
+
+    def launch(store=None, **changes):
+        for name, value in {**TORCHRUN, **changes}.items():
+            monkeypatch.setenv(name, value)
+        store = store or distributed.HashStore()
+        monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(store, 0, 1)]))
+        monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: given.update(named))
+        monkeypatch.setattr(module.distributed, "new_group", lambda **named: given.update(group=named))
+        return given
+
+    return launch
 
 
 @pytest.mark.parametrize(("count", "use_gpu", "device", "replicas"), [
@@ -33,10 +54,15 @@ def test_device_without_torchrun(gpus, count, use_gpu, device, replicas):
     assert choose_runtime(use_gpu) == Runtime(device, replicas=replicas)
 
 
-def test_more_processes_than_gpus(gpus, monkeypatch):
+def test_what_torchrun_left_in_a_shell_starts_nothing(gpus, monkeypatch):
+    gpus(0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_runtime(False) == Runtime(CPU)
+
+
+def test_more_processes_than_gpus(gpus, torchrun):
     gpus(2)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    torchrun(WORLD_SIZE="3", LOCAL_WORLD_SIZE="3")
     with pytest.raises(UserError, match="3 processes on a machine with 2 visible GPUs"):
         choose_runtime(True)
 
@@ -54,6 +80,22 @@ def test_one_process_talks_to_itself():
     runtime.check_equal(tensor, "numbers")
     with pytest.raises(ZeroDivisionError), runtime:
         raise ZeroDivisionError
+
+
+def test_devices_of_a_process():
+    first, second = (torch.device("cuda", i) for i in (0, 1))
+    assert Runtime(first, replicas=2).devices == [first, second]
+    assert Runtime(second, 1, 2).devices == [second]
+    assert Runtime(CPU).devices == [CPU]
+
+
+def test_shares_of_the_work():
+    runtime = Runtime(CPU, 5, 8, local_rank=1, local_world_size=4)
+    assert [(share.index, share.count) for share in (runtime.share_of_run, runtime.share_of_machine)] == [
+        (5, 8),
+        (1, 4),
+    ]
+    assert runtime.share_of_run.gather == runtime.share_of_machine.gather == runtime.gather
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -77,21 +119,6 @@ def test_sync_bn_without_torchruns_gpus():
             runtime.check_sync_bn(True)
 
 
-def test_who_speaks_for_a_machine(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert speaks_for_this_machine()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not speaks_for_this_machine()
-
-
-def test_gpus_are_selected_by_number(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    select_gpus("0,2")
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
-    with pytest.raises(UserError, match="expected numbers"):
-        select_gpus("0,a")
-
-
 @pytest.fixture
 def ended(monkeypatch):
     """Records exit codes in place of ending the process."""
@@ -99,9 +126,11 @@ def ended(monkeypatch):
 
     def end(code):
         codes.append(code)
-        raise RuntimeError("would have ended")
+        raise SystemExit
 
-    monkeypatch.setattr(module.os, "_exit", end)
+    monkeypatch.setattr(peers_module.os, "_exit", end)
+    monkeypatch.setattr(peers_module, "_HEARD_SEC", 0.1)  # nobody watches in these tests
+    monkeypatch.setattr(peers_module, "_POLL_SEC", 600)
     return codes
 
 
@@ -110,19 +139,13 @@ def make_two():
     return [Runtime(CPU, rank, 2, peers=Peers(store, rank, 2)) for rank in (0, 1)]
 
 
-def close(runtimes):
-    for runtime in runtimes:
-        runtime.peers.close()
-
-
 def test_first_error_is_let_out_and_the_second_is_not(ended):
     runtimes = make_two()
     with pytest.raises(UserError, match="first"), runtimes[1]:
         raise UserError("first")
-    with pytest.raises(RuntimeError, match="would have ended"), runtimes[0]:
+    with pytest.raises(SystemExit), runtimes[0]:
         raise UserError("second")
     assert ended == [2]
-    close(runtimes)
 
 
 @pytest.mark.parametrize("asked", [0, 1])
@@ -131,20 +154,19 @@ def test_process_that_fails_because_another_was_asked_to_stop_ends_with_its_code
     runtimes = make_two()
     with pytest.raises(Interrupted) as caught, runtimes[asked]:
         raise Interrupted("stopped", 143)
-    assert not caught.value.is_told
-    with pytest.raises(RuntimeError, match="would have ended"), runtimes[1 - asked]:
+    assert caught.value.exit_code == 143
+    with pytest.raises(SystemExit), runtimes[1 - asked]:
         raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:31635")
     assert ended == [143]
-    close(runtimes)
 
 
 def test_second_process_that_was_asked_to_stop_is_silent(ended):
     runtimes = make_two()
-    for runtime, code, is_told in ((runtimes[0], 130, False), (runtimes[1], 143, True)):
-        with pytest.raises(Interrupted) as caught, runtime:
-            raise Interrupted("stopped", code)
-        assert (caught.value.exit_code, caught.value.is_told) == (130, is_told)
-    assert ended == []
+    with pytest.raises(Interrupted), runtimes[0]:
+        raise Interrupted("stopped", 130)
+    with pytest.raises(SystemExit), runtimes[1]:
+        raise Interrupted("stopped", 143)
+    assert ended == [130]
 
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
@@ -155,8 +177,10 @@ GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
     (RuntimeError(f"{GLOO}pair.cc:299] Read error [127.0.0.1]:31635: Connection reset by peer"), True),
     (RuntimeError(f"{GLOO}unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete"), True),
     (RuntimeError("Gloo connectFullMesh failed with [pair.cc] timeout"), True),
+    (distributed.DistStoreError("wait timeout after 300000ms"), True),
+    (distributed.DistBackendError("NCCL error"), True),
     (distributed.DistNetworkError("Connection reset by peer"), True),
-    (RuntimeError("[enforce fail at gloo/types.h:82] op.preamble.length <= op.nbytes. 8 vs 4"), False),
+    (RuntimeError(f"[enforce fail at {GLOO[1:]}pair.cc:446] op.preamble.length <= op.nbytes. 8 vs 4"), False),
     (RuntimeError("[gloo] allreduce: dense CPU tensors only"), False),
     (ValueError(f"{GLOO}pair.cc:561] Connection closed by peer"), False),
 ])  # fmt: skip
@@ -185,29 +209,45 @@ def test_evaluation_takes_rank_0s_statistics(monkeypatch):
         assert torch.equal(buffer, model.get_buffer(name)), name
 
 
-def test_restart_reads_nothing_of_the_processes_before(monkeypatch):
+def test_restart_reads_nothing_of_the_processes_before(torchrun):
     """The store of torchrun may outlive a restart, and its restart count tells nothing: a new machine's is 0."""
-    store, given = distributed.HashStore(), {}
-    monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(store, 0, 1)]))
-    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: given.update(named))
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
-        monkeypatch.setenv(name, "0")
+    store = distributed.HashStore()
     for attempt in range(2):
+        given = torchrun(store, TORCHELASTIC_RESTART_COUNT="0")
         peers = choose_runtime(False).peers
         assert peers is not None
-        assert peers.announce(2) is None, attempt
-        assert given["device_id"] is None
-        peers.close()
+        peers.end(2)  # ends the process unless it is the first to end
+        assert not given["store"].check(["used"]), attempt
+        given["store"].set("used", "")
 
 
-def test_nccl_is_told_its_device(gpus, monkeypatch):
-    """It then connects at once, where a process that waits for a lost one is looked after."""
+def test_exchanges_that_may_wait_long_have_their_own_group(torchrun):
+    """A process that ranks or draws alone for an hour must not end the others by NCCL's or gloo's time limit."""
+    given = torchrun()
+    choose_runtime(False).peers.close()
+    assert given["group"]["backend"] == "gloo"
+    assert given["group"]["timeout"].days >= 1
+    assert "timeout" not in given
+    assert given["device_id"] is None
+
+
+def test_nccl_is_told_its_device(gpus, torchrun, monkeypatch):
+    """It then connects at once."""
     gpus(2)
-    given = {}
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(module.distributed, "rendezvous", lambda url: iter([(distributed.HashStore(), 0, 1)]))
-    monkeypatch.setattr(module.distributed, "init_process_group", lambda *words, **named: given.update(named))
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    choose_runtime(True).peers.close()
+    monkeypatch.setattr(module, "private_store", lambda store, rank, world_size: store)
+    given = torchrun(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2")
+    runtime = choose_runtime(True)
+    runtime.peers.close()
     assert given["device_id"] == torch.device("cuda", 1)
+    assert (runtime.local_rank, runtime.local_world_size) == (1, 2)
+
+
+def test_address_that_is_taken_is_one_line(torchrun, monkeypatch):
+    def fail(url):
+        raise distributed.DistNetworkError("The server socket has failed to listen, address already in use\nframe #0")
+
+    torchrun()
+    monkeypatch.setattr(module.distributed, "rendezvous", fail)
+    with pytest.raises(UserError, match=r"did not find each other at localhost port 29400: .* already in use$"):
+        choose_runtime(False)

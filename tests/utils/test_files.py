@@ -1,6 +1,8 @@
 """Writing all or nothing."""
 
 import errno
+import os
+import re
 import stat
 import subprocess
 import sys
@@ -82,8 +84,71 @@ def test_umask_is_respected(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def be_killed_while_writing(folder: Path) -> Path:
+    """Lets another process write half a file and end as if it were killed; returns what it left."""
+    code = (
+        "import os, sys; from pathlib import Path; from utils.files import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]) / 'last.pt', lambda f: (f.write(b'half'), f.flush(), os._exit(9)))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=False)
+    (left,) = folder.glob(".last.pt.*")
+    assert left.read_bytes() == b"half"
+    return left
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / ".last.pt.123.tmp").write_text("half")
+    be_killed_while_writing(tmp_path)
     (tmp_path / "last.pt").write_text("whole")
     remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_only_files_that_this_program_left_are_removed(tmp_path):
+    """A home folder holds hidden files of other programs, and perhaps folders and links of such names."""
+    left = be_killed_while_writing(tmp_path)
+    host = files._HOST
+    kept = {".session.tmp", ".last.pt.123.tmp", ".bashrc", left.name + "2", left.name[1:], "notes.tmp"}
+    kept |= {left.name.replace(host, "another-machine"), left.name.replace("last.pt", "")}
+    kept.add(re.sub(r"[.]\d+[.]([0-9a-f]{8})", r".99999999999999999999.\1", left.name))
+    for name in kept:
+        (tmp_path / name).write_text("of others")
+    folder, link = left.name.replace("last.pt", "folder"), left.name.replace("last.pt", "link")
+    (tmp_path / folder).mkdir()
+    (tmp_path / link).symlink_to(tmp_path / "notes.tmp")
+    os.mkfifo(tmp_path / left.name.replace("last.pt", "pipe"))
+    remove_unfinished(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == kept | {folder, link, left.name.replace("last.pt", "pipe")}
+
+
+def test_what_is_just_being_written_is_not_removed(tmp_path):
+    write_atomically(tmp_path / "file", "new", lambda: remove_unfinished(tmp_path))
+    assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_what_another_container_or_user_writes_is_not_removed(tmp_path, monkeypatch, error):
+    """A container does not see the processes of others; the lock on the file shows that one lives."""
+
+    def refuse(pid, signal):
+        raise error
+
+    monkeypatch.setattr(files.os, "kill", refuse)
+    write_atomically(tmp_path / "file", "new", lambda: remove_unfinished(tmp_path))
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_name_as_long_as_the_system_allows(tmp_path):
+    for name in ("n" * 255, "ü" * 127):
+        write_atomically(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+    with pytest.raises(UserError, match=r"cannot write .*File name too long"):
+        write_atomically(tmp_path / ("n" * 256), "text")
+
+
+def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda length: "0" * 8)
+    (tmp_path / "valuable").write_text("mine")
+    files.name_unfinished(tmp_path / "file").symlink_to(tmp_path / "valuable")
+    with pytest.raises(UserError, match=r"cannot write .*file: File exists"):
+        write_atomically(tmp_path / "file", "new")
+    assert (tmp_path / "valuable").read_text() == "mine"

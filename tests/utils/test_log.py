@@ -77,3 +77,39 @@ def test_table_is_aligned():
 def test_no_bar_without_a_terminal(capsys):
     assert list(progress([1, 2], 2, "label")) == [1, 2]
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Lets a test set the seconds that have passed."""
+    now = [0.0]
+    monkeypatch.setattr("utils.log.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_line_in_the_log_every_half_a_minute(clock, caplog):
+    """With the time that is left at the pace so far."""
+    caplog.set_level(logging.INFO)
+    for _ in progress(range(10), 10, "features"):
+        clock[0] += 20
+    assert [record.getMessage() for record in caplog.records] == [
+        "features: 2 of 10 (20%) done, 0:02:40 left",
+        "features: 4 of 10 (40%) done, 0:02:00 left",
+        "features: 6 of 10 (60%) done, 0:01:20 left",
+        "features: 8 of 10 (80%) done, 0:00:40 left",
+    ]
+
+
+def test_number_of_items_may_be_unknown(clock, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in progress(range(3), None, "files"):
+        clock[0] += 40
+    assert [record.getMessage() for record in caplog.records] == ["files: 1 done", "files: 2 done"]
+
+
+@pytest.mark.parametrize(("level", "in_log", "pace"), [("WARNING", True, 40), ("INFO", False, 40), ("INFO", True, 2)])
+def test_no_line_for_what_is_quick_or_silenced_or_has_its_own(clock, caplog, level, in_log, pace):
+    caplog.set_level(level)
+    for _ in progress(range(10), 10, "features", in_log=in_log):
+        clock[0] += pace
+    assert not caplog.records

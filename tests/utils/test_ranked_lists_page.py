@@ -62,8 +62,8 @@ def ranked(tmp_path):
     Image.new("RGB", (300, 900), "green").save(paths[1])
     Image.new("P", (500, 100)).save(paths[2], transparency=0)
     Image.new("L", (20, 30), 128).save(paths[3])
-    neighbours = (Neighbour(1, paths[1], 8, 0, 0.25, False), Neighbour(2, paths[2], 0, 2, 0.5, False))
-    return RankedList(paths[0], 7, 1, 0.125, 3, neighbours, Neighbour(9, paths[3], 7, 3, 0.75, True))
+    neighbours = (Neighbour(1, paths[1], "8", "yard & door", 0.25, False), Neighbour(2, paths[2], "0", "2", 0.5, False))
+    return RankedList(paths[0], "<i>zoë", "1", 0.125, 3, neighbours, Neighbour(9, paths[3], "<i>zoë", "3", 0.75, True))
 
 
 def test_page_is_well_formed_and_says_what_it_shows(ranked):
@@ -73,7 +73,18 @@ def test_page_is_well_formed_and_says_what_it_shows(ranked):
     assert page.startswith("<!DOCTYPE html>")
     assert ("html", {"lang": "en"}) in parser.elements
     assert "Ranked lists on mar<key>" in text
-    for part in (NASTY, "12.0%", "12.50%", "cosine distance", "✗ 1", "✗ 2", "✓ 9", "id 8, cam 0", "0.250"):
+    for part in (
+        NASTY,
+        "12.0%",
+        "12.50%",
+        "cosine distance",
+        "✗ 1",
+        "✗ 2",
+        "✓ 9",
+        "id 8, cam yard & door",
+        "id <i>zoë, cam 1",
+        "0.250",
+    ):
         assert part in text, part
     assert not {"i", "key", "script"} & {tag for tag, _ in parser.elements}
     links = [attributes["href"] for tag, attributes in parser.elements if tag == "a"]
@@ -88,10 +99,10 @@ def test_images_are_embedded_small_and_described(ranked):
     parser = parse(format_ranked_lists_page("x", {}, {"best": [ranked]}, "cosine distance"))
     images = [attributes for tag, attributes in parser.elements if tag == "img"]
     assert [i["alt"] for i in images] == [
-        "Query: identity 7, camera 1",
-        "Rank 1, another person: identity 8, camera 0, distance 0.250",
+        "Query: identity <i>zoë, camera 1",
+        "Rank 1, another person: identity 8, camera yard & door, distance 0.250",
         "Rank 2, another person: identity 0, camera 2, distance 0.500",
-        "First right match, rank 9, the same person: identity 7, camera 3, distance 0.750",
+        "First right match, rank 9, the same person: identity <i>zoë, camera 3, distance 0.750",
     ]
     sizes = []
     for attributes in images:
@@ -114,8 +125,8 @@ def test_page_needs_nothing_from_outside(ranked):
 
 
 def test_shown_first_match_is_not_repeated(ranked):
-    first = Neighbour(1, ranked.path, 7, 2, 0.1, True)
-    found = RankedList(ranked.path, 7, 1, 1.0, 1, (first,), first)
+    first = Neighbour(1, ranked.path, "7", "2", 0.1, True)
+    found = RankedList(ranked.path, "7", "1", 1.0, 1, (first,), first)
     text = "".join(parse(format_ranked_lists_page("x", {}, {"best": [found]}, "cosine distance")).text)
     assert text.count("✓ 1") == 1
 
@@ -143,8 +154,8 @@ def test_sheet_shows_frames_in_colour_and_style(ranked):
 
 
 def test_long_list_is_cut_in_the_sheet(ranked):
-    neighbours = tuple(Neighbour(i, ranked.path, 8, 0, 0.5, False) for i in range(1, 16))
-    long = RankedList(ranked.path, 7, 1, 0.1, 1, neighbours, ranked.first_match)
+    neighbours = tuple(Neighbour(i, ranked.path, "8", "1", 0.5, False) for i in range(1, 16))
+    long = RankedList(ranked.path, "7", "1", 0.1, 1, neighbours, ranked.first_match)
     assert draw_ranked_lists([long], "x").get_size_inches()[0] == pytest.approx(0.9 + 12 * 1.22)
 
 
@@ -162,8 +173,8 @@ def test_every_name_is_shown(name, shown, tmp_path):
     """In one line, on the page and on the sheet, whose saving gives no warning."""
     path = str(tmp_path / name)
     Image.new("RGB", (32, 64), "blue").save(path)
-    first = Neighbour(1, path, 7, 2, 0.1, True)
-    found = RankedList(path, 7, 1, 1.0, 1, (first,), first)
+    first = Neighbour(1, path, "7" * 40, "2", 0.1, True)
+    found = RankedList(path, "7" * 40, "1", 1.0, 1, (first,), first)
     page = format_ranked_lists_page("x", {}, {"best": [found]}, "cosine distance").encode().decode()
     assert [text.strip() for text in parse(page).text].count(shown) == 2
     for ending in ("png", "svg"):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from utils import match_ranks
 from utils.distance import compute_distmat
 from utils.errors import UserError
-from utils.ranking import RankingResult, evaluate_blocks, evaluate_distmat, evaluate_ranking
+from utils.ranking import (
+    RankingResult,
+    evaluate_blocks,
+    evaluate_distmat,
+    evaluate_ranking,
+    score_queries,
+    summarise_scores,
+)
+from utils.work_share import WorkShare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ranking.npz"
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -265,3 +273,34 @@ def test_impossible_arguments_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_blocks(blocks, *labels)
+
+
+@pytest.mark.parametrize("single_gallery_shot", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_shared_out_scores_are_those_of_one_process(count: int, single_gallery_shot: bool) -> None:
+    """Bit for bit, the sums of the camera table included."""
+    query, gallery, *labels = draw_features(50, 400)
+    distmat = compute_distmat(query, gallery)
+    expected = evaluate_distmat(
+        distmat, *labels, single_gallery_shot=single_gallery_shot, camera_pairs=True, max_rank=9
+    )
+    parts = []
+    for index in range(count):
+        rows = WorkShare(index, count).rows(len(query), 8)
+        blocks = distmat[rows.start : rows.stop].split(5)
+        parts.append(
+            score_queries(blocks, *labels, rows=rows, single_gallery_shot=single_gallery_shot, camera_pairs=True)
+        )
+    result = summarise_scores(parts, *labels, max_rank=9, camera_pairs=True)
+    assert (result.mAP, result.mINP, result.num_valid) == (expected.mAP, expected.mINP, expected.num_valid)
+    assert result.cmc.tolist() == expected.cmc.tolist()
+    assert np.array_equal(result.average_precision, expected.average_precision, equal_nan=True)
+    assert result.camera_pairs
+    assert expected.camera_pairs
+    assert result.camera_pairs.as_rows() == expected.camera_pairs.as_rows()
+
+
+def test_share_without_queries_has_no_scores() -> None:
+    *_, query_pids, gallery_pids, query_camids, gallery_camids = draw_features(5, 40)
+    scores = score_queries([], query_pids, gallery_pids, query_camids, gallery_camids, rows=range(5, 5))
+    assert scores.queries == []

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.distance import compute_distmat, normalize_features
+from tests.shares import run_shares
+from utils.distance import TILE_QUERIES, compute_distmat, normalize_features
 from utils.errors import UserError
 from utils.ranking import evaluate_blocks, evaluate_distmat
 from utils.rerank import compute_reciprocal_sets, find_nearest, iterate_reranked, rerank
+from utils.work_share import WorkShare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ranking.npz"
 
@@ -165,3 +167,16 @@ def test_mistakes_are_told_at_the_call() -> None:
             iterate_reranked(query, gallery, *arguments)
     with pytest.raises(ValueError, match="chunk_size is 0"):
         iterate_reranked(query, gallery, chunk_size=0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shared_out_values_are_those_of_one_process(count: int) -> None:
+    query, gallery = draw(300, 700, num_identities=50, num_dimensions=33)
+    expected = rerank(query, gallery)
+
+    def work(share: WorkShare) -> Tensor:
+        rows = share.rows(len(query), TILE_QUERIES)
+        blocks = [block.clone() for block in iterate_reranked(query, gallery, rows=rows, share=share)]
+        return torch.cat([torch.empty(0, len(gallery)), *blocks])
+
+    assert torch.equal(torch.cat(run_shares(count, work)), expected)

@@ -1,13 +1,11 @@
 """Torchreid's weights in and out: formats, names, mistakes, and parity with Torchreid itself where it is installed."""
 
-import importlib.util
 import logging
 import os
 import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,14 +16,11 @@ from torch import Tensor, nn
 from genotype import CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_child import ChildNet, build_child
 from osnet_nas import build_supernet
+from tests.torchreid_peer import Peer, load_peer
 from utils.errors import UserError
-from utils.torchreid_weights import (
-    describe_torchreid_weights,
-    export_torchreid_weights,
-    load_torchreid_weights,
-    read_torchreid_weights,
-    rename_to_torchreid,
-)
+from utils.network_file import read_network_file
+from utils.torchreid_names import describe_torchreid_weights, rename_to_torchreid
+from utils.torchreid_weights import export_torchreid_weights, load_torchreid_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Weights = dict[str, Tensor]
@@ -89,21 +84,8 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def peer() -> dict[str, Callable[..., nn.Module]]:
-    """Torchreid's OSNets by name. Their two files are loaded alone: the package's import needs its whole data stack."""
-    spec = importlib.util.find_spec("torchreid")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("torchreid is not installed")
-    folder = Path(spec.submodule_search_locations[0])
-    modules: list[ModuleType] = []
-    for name in ("osnet", "osnet_ain"):
-        path = next(folder.rglob(f"models/{name}.py"))
-        module_spec = importlib.util.spec_from_file_location(f"peer_{name}", path)
-        assert module_spec is not None and module_spec.loader is not None
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        modules.append(module)
-    return {name: getattr(module, name) for module in modules for name in module.__all__}
+def peer() -> Peer:
+    return load_peer()
 
 
 PEERS = [
@@ -114,9 +96,7 @@ PEERS = [
 
 
 @pytest.mark.parametrize(("genotype", "name", "width"), PEERS, ids=[row[1] for row in PEERS])
-def test_agrees_with_torchreid(
-    peer: dict[str, Callable[..., nn.Module]], genotype: str, name: str, width: float
-) -> None:
+def test_agrees_with_torchreid(peer: Peer, genotype: str, name: str, width: float) -> None:
     theirs = peer[name](num_classes=7, pretrained=False)
     randomise(theirs, seed=1)
     theirs = theirs.double()
@@ -206,7 +186,7 @@ def test_names_of_a_supernet() -> None:
 def test_both_schemes_load(name: str, scheme: str) -> None:
     source = build_child(4, Genotype.named(name), 0.25, NAMED_STEM_NORMS[name])
     randomise(source, seed=3)
-    weights = export_torchreid_weights(source)
+    weights = export_torchreid_weights(source, "ain")
     target = build_child(4, Genotype.named(name), 0.25, NAMED_STEM_NORMS[name])
     load_torchreid_weights(target, rename_to_osnet_scheme(weights) if scheme == "osnet" else weights)
     assert_same(target.state_dict(), source.state_dict())
@@ -309,7 +289,7 @@ def test_file_of_python_2(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert content.count(b"module.") == 2
     assert b"X" not in content
-    assert_same(read_torchreid_weights(path), {name.removeprefix("module."): t for name, t in weights.items()})
+    assert_same(dict(read_network_file(path).weights), {name.removeprefix("module."): t for name, t in weights.items()})
 
 
 class MakesFolder:
@@ -341,7 +321,7 @@ def test_truncated_file(tmp_path: Path, zipped: bool) -> None:
     for length in range(0, len(content), 1 if not zipped else 29):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"half\.pth"):
-            read_torchreid_weights(path)
+            read_network_file(path)
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:

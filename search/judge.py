@@ -1,0 +1,254 @@
+"""How good a search is: its ranking of all 4,096 genotypes beside really trained networks.
+
+A ranking is judged by the rows of a table at one budget, the parts of fold and seed taken out. Its measures stand
+beside those of a random one, which are exact, and of a perfect one: noise of the trainings keeps even the true order
+from agreeing with the rows, by as much as their repeats say.
+
+Intervals are percentiles of a bootstrap over architectures.
+
+Source: Kendall, "The treatment of ties in ranking problems" (1945), on tau-b; Efron, Tibshirani, "An Introduction to
+the Bootstrap" (1993), chapter 13.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from itertools import combinations, zip_longest
+from math import comb
+
+import numpy as np
+from scipy import stats
+
+from search.effects import fit_effects
+from search.table import Row, Table
+from search.trainings import Observation, collect_trainings
+from utils.errors import UserError
+
+NUM_DRAWS = 2000  # of the bootstrap
+NUM_SIMULATED = 500  # perfect rankings
+FIRST = 10  # how many of a ranking's first are looked at
+MIN_ARCHITECTURES = 20
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a ranking is worth among the rows.
+
+    Attributes:
+        tau: Kendall's tau-b with the rows' scores.
+        top_tau: The same within the tenth of the architectures that scored best; NaN where that is below three, or the
+            ranking has them all equal.
+        regret: By how much the row that it ranks first is below the best row.
+        regret_of_ten: By how much the best of its first ten is.
+        percentile: Share of the other rows that its first row is better than, ties counted by half.
+    """
+
+    tau: float
+    top_tau: float
+    regret: float
+    regret_of_ten: float
+    percentile: float
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """A search's answer, trained or not.
+
+    Attributes:
+        digits: The genotype.
+        is_trained: Whether the table has it; else it is predicted.
+        score: Its score, fold and seed taken out.
+        percentile: Share of the architectures of the table that it is better than, ties counted by half.
+    """
+
+    digits: str
+    is_trained: bool
+    score: Interval
+    percentile: Interval
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a table says of a search.
+
+    Attributes:
+        num_architectures: That the table has at this budget.
+        num_trainings: Rows.
+        search: The search's measures.
+        tau: Its tau-b with an interval.
+        random: Expected measures of a random ranking.
+        perfect: Expected measures of the true order; None without repeated trainings.
+        num_repeated: Architectures that were trained by several seeds.
+        tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than three.
+        noise: Standard deviation between trainings of one architecture; NaN without repeats.
+        answer: The search's answer.
+    """
+
+    num_architectures: int
+    num_trainings: int
+    search: Measures
+    tau: Interval
+    random: Measures
+    perfect: Measures | None
+    num_repeated: int
+    tau_of_seeds: Interval | None
+    noise: float
+    answer: AnswerScore
+
+
+def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray, answer: str) -> Judgement:
+    """Judges a search.
+
+    Args:
+        table: Whose metric it is.
+        rows: Of one budget, such as ``table.at(20)``.
+        metric: A score's name or a group's.
+        ranking: The search's score of each genotype, (4096,), higher is better; NaN: none, allowed where no row is.
+        answer: The genotype it chose, in digits.
+
+    Raises:
+        UserError: rows of several budgets, too few, or some that the search has no score for.
+    """
+    if len(budgets := sorted({row.epochs for row in rows})) != 1:
+        raise UserError(f"rows of several budgets ({budgets} epochs) cannot be judged together; choose one")
+    observations = [Observation(row.digits, row.fold, row.seed, table.score(row, metric)) for row in rows]
+    digits = sorted({o.digits for o in observations})
+    if len(digits) < MIN_ARCHITECTURES:
+        raise UserError(f"{len(digits)} architectures are too few to judge a search by; {MIN_ARCHITECTURES} are needed")
+    given = ranking[[int(d, 4) for d in digits]]
+    if missing := [d for d, score in zip(digits, given, strict=True) if np.isnan(score)]:
+        raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures, "
+                        f"such as {missing[0]}")  # fmt: skip
+    data = collect_trainings(observations)
+    scores = data.scores - data.estimate_nuisance()
+    by_digits = {d: scores[[o.digits == d for o in observations]] for d in digits}
+    truth = np.array([np.mean(by_digits[d]) for d in digits])
+    counts = np.array([len(by_digits[d]) for d in digits])
+    noise = np.sqrt(data.repeats.noise)
+    return Judgement(
+        num_architectures=len(digits),
+        num_trainings=len(rows),
+        search=measure(given, truth),
+        tau=estimate_tau([compare_orders(given, truth)]),
+        random=expect_random(truth),
+        perfect=None if np.isnan(noise) else expect_perfect(truth, noise / np.sqrt(counts)),
+        num_repeated=int(np.count_nonzero(counts > 1)),
+        tau_of_seeds=compare_seeds([by_digits[d] for d in digits if len(by_digits[d]) > 1]),
+        noise=float(noise),
+        answer=_score_answer(answer, dict(zip(digits, truth, strict=True)), observations),
+    )
+
+
+def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
+    """Measures scores that a search gives architectures against what they scored, (n,) each.
+
+    Where several are first together, or share the tenth place, the mean over their orders is taken.
+    """
+    best, num_top = truth.max(), -(-len(truth) // 10)
+    top = np.argsort(-truth, kind="stable")[:num_top]
+    first = given == given.max()
+    below = (truth[first][:, None] > truth).sum(axis=1) + ((truth[first][:, None] == truth).sum(axis=1) - 1) / 2
+    return Measures(
+        tau=float(stats.kendalltau(given, truth).statistic),
+        top_tau=float(stats.kendalltau(given[top], truth[top]).statistic) if num_top > 2 else float("nan"),
+        regret=float(best - truth[first].mean()),
+        regret_of_ten=float(best - _expect_best_of_first(given, truth)),
+        percentile=float(below.mean() / (len(truth) - 1)),
+    )
+
+
+def expect_random(truth: np.ndarray) -> Measures:
+    """Returns the expected measures of a random order."""
+    best = truth.max()
+    return Measures(0.0, 0.0, float(best - truth.mean()), float(best - expect_best(truth, FIRST)), 0.5)
+
+
+def expect_best(values: np.ndarray, size: int) -> float:
+    """Returns the expected largest of ``size`` values drawn without replacement."""
+    ways = np.array([comb(i, size - 1) for i in range(len(values))], dtype=float)
+    return float(np.sort(values) @ ways / comb(len(values), size))
+
+
+def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
+    """Simulates the measures of the true order against rows with their noise.
+
+    Args:
+        truth: Mean scores of the architectures, (n,), noise included; drawn together until that is out of them.
+        noise: Standard deviations of that noise, (n,).
+    """
+    share = 1 - np.mean(noise**2) / truth.var(ddof=1)
+    if share <= 0:
+        return expect_random(truth)  # nothing but noise
+    without = truth.mean() + np.sqrt(share) * (truth - truth.mean())
+    generator = np.random.default_rng(0)
+    draws = [measure(without, without + noise * generator.standard_normal(len(truth))) for _ in range(NUM_SIMULATED)]
+    return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
+
+
+def compare_seeds(scores: Sequence[Sequence[float]]) -> Interval | None:
+    """Estimates Kendall's tau-b between two trainings of each architecture, over all pairs; None for fewer than three.
+
+    Args:
+        scores: Of each architecture, two or more trainings, fold and seed taken out.
+    """
+    if len(scores) < 3:
+        return None
+    columns = np.array(list(zip_longest(*scores, fillvalue=np.nan)))
+    return estimate_tau([compare_orders(one, other) for one, other in combinations(columns, 2)])
+
+
+def compare_orders(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Compares each two of n items: (3, n, n), agreement 1, 0 or −1, and whether either order tells them apart.
+
+    NaN: an item that is missing, compared with none.
+    """
+    signs = np.sign(one[:, None] - one), np.sign(other[:, None] - other)
+    both = np.isfinite(signs[0] + signs[1])
+    return np.where(both, np.stack([signs[0] * signs[1], abs(signs[0]), abs(signs[1])]), 0)
+
+
+def estimate_tau(comparisons: Sequence[np.ndarray]) -> Interval:
+    """Estimates Kendall's tau-b with its interval from comparisons of one or more pairs of orders of the same items."""
+    total = np.sum(comparisons, axis=0)
+    num_items = total.shape[1]
+    weights = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), NUM_DRAWS)
+    weights = np.vstack([np.ones(num_items), weights])
+    sums = np.einsum("bi,kij,bj->kb", weights, total, weights, optimize=True)
+    told = sums[1] * sums[2] > 0
+    taus = sums[0, told] / np.sqrt(sums[1, told] * sums[2, told])
+    if not told[0]:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    low, high = np.quantile(taus[1:], [LEVEL / 2, 1 - LEVEL / 2])
+    return Interval(float(taus[0]), float(low), float(high))
+
+
+def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:
+    limit = np.sort(given)[-FIRST]
+    sure, tied = truth[given > limit], truth[given == limit]
+    floor = sure.max() if len(sure) else -np.inf
+    return expect_best(np.maximum(tied, floor), FIRST - len(sure))
+
+
+def _score_answer(answer: str, truth: dict[str, float], observations: Sequence[Observation]) -> AnswerScore:
+    """Scores the answer by its rows, or by what the others' effects predict."""
+    is_trained = answer in truth
+    if is_trained:
+        score = Interval(truth[answer], float("nan"), float("nan"))
+    else:
+        fit, number = fit_effects(observations), int(answer, 4)
+        score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
+    others = np.array([value for digits, value in truth.items() if digits != answer])
+    shares = [
+        float(np.mean(others < s) + np.mean(others == s) / 2) if np.isfinite(s) else s
+        for s in (score.value, score.low, score.high)
+    ]
+    return AnswerScore(answer, is_trained, score, Interval(*shares))

@@ -1,0 +1,91 @@
+"""Reads what a search, of this project or a stranger's, says of all genotypes, and what it chose."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genotype import Genotype, is_digits
+from search.answer import NUM_GENOTYPES, RANKING_NAME, list_digits
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a search says.
+
+    Attributes:
+        name: Of the folder or file.
+        digits: The genotype it chose.
+        scores: Of each genotype, (4096,), by the number that its digits are in base 4, higher is better; NaN: none.
+            None: the search ranks nothing.
+    """
+
+    name: str
+    digits: str
+    scores: np.ndarray | None
+
+
+def read_submission(path: Path) -> Submission:
+    """Reads a search's folder, or a text file with a genotype's digits and its score on each line.
+
+    A folder holds ``genotype.json`` and, if the search ranks, ``ranking.npz`` with an array ``scores`` (4096,). Of a
+    text file the highest score is the choice, of several the first line's; not all genotypes need a line, and lines
+    that begin with # are left out.
+
+    Raises:
+        UserError: nothing of that kind there; the message names the file and line.
+    """
+    if path.is_dir():
+        ranking = path / RANKING_NAME
+        digits = Genotype.from_json(path / "genotype.json").digits
+        return Submission(path.name, digits, read_ranking(ranking) if ranking.is_file() else None)
+    return _read_lines(path)
+
+
+def read_ranking(path: Path) -> np.ndarray:
+    """Reads the scores of all 4,096 genotypes.
+
+    Raises:
+        UserError: the file is damaged, or of another space of architectures.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            scores = np.asarray(arrays["scores"], dtype=np.float64)
+    except OSError as error:
+        raise UserError(f"cannot read ranking {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no ranking: expected an array 'scores' with a number for each genotype") from error
+    if scores.shape != (NUM_GENOTYPES,):
+        raise UserError(f"{path} ranks another space: scores {scores.shape}, expected ({NUM_GENOTYPES},)")
+    if not np.isfinite(scores).all():
+        raise UserError(f"{path}: {np.count_nonzero(~np.isfinite(scores))} scores are not finite")
+    return scores
+
+
+def _read_lines(path: Path) -> Submission:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is neither a search's folder nor a text file with a score per line") from error
+    scores: dict[str, float] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        digits, _, text = line.strip().partition(" ")
+        if not is_digits(digits) or digits in scores:
+            problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3"
+            raise UserError(f"{path}, line {number}: {digits!r} {problem}")
+        try:
+            scores[digits] = float(text)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {text!r} is no score; expected DIGITS SCORE") from error
+        if not np.isfinite(scores[digits]):
+            raise UserError(f"{path}, line {number}: the score is not finite")
+    if not scores:
+        raise UserError(f"{path} holds no scores; expected DIGITS SCORE on each line")
+    ranking = np.array([scores.get(digits, np.nan) for digits in list_digits()])
+    return Submission(path.name, max(scores, key=lambda digits: scores[digits]), ranking)

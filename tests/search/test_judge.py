@@ -1,0 +1,190 @@
+"""The judge of searches: against scipy, enumeration and simulated tables; what it refuses."""
+
+import itertools
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from search import judge as module
+from search.arrays import plan_runs
+from search.judge import (
+    Measures,
+    compare_orders,
+    compare_seeds,
+    estimate_tau,
+    expect_best,
+    expect_perfect,
+    expect_random,
+    judge_search,
+    measure,
+)
+from search.table import Table
+from tests.search.test_table import make_row
+from utils.errors import UserError
+
+EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
+
+
+def simulate(generator, truth, noise, repeats=0):
+    """A table of 66 architectures, as many of them as asked for by two more seeds; folds differ a lot."""
+    runs = plan_runs(32, 5, num_extra=34)
+    trained = [(run, 1) for run in runs] + [(run, k) for run in runs[:repeats] for k in (2, 3)]
+    return Table("simulated", {}, [
+        make_row(run.digits, seed, fold := (run.fold + seed) % 4,
+                 score=float(truth[int(run.digits, 4)] + 0.1 * fold + 0.02 * seed + generator.normal(0, noise)))
+        for run, seed in trained
+    ])  # fmt: skip
+
+
+def additive(generator):
+    effects = generator.normal(0, 0.02, (6, 4))
+    return 0.3 + sum(effects[b][EVERYTHING[:, b]] for b in range(6))
+
+
+orders = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=5, max_size=25)
+
+
+@given(orders)
+@settings(deadline=None, max_examples=60)
+def test_tau_is_scipys(pairs):
+    one, other = np.array(pairs, dtype=float).T
+    expected = stats.kendalltau(one, other).statistic
+    assert estimate_tau([compare_orders(one, other)]).value == pytest.approx(expected, nan_ok=True)
+
+
+@given(st.lists(st.integers(0, 5), min_size=5, max_size=9), st.integers(1, 5))
+@settings(deadline=None)
+def test_expected_best_is_the_mean_over_all_subsets(values, size):
+    subsets = itertools.combinations(values, size)
+    assert expect_best(np.array(values, dtype=float), size) == pytest.approx(np.mean([max(s) for s in subsets]))
+
+
+def test_measures_of_a_small_table_by_hand():
+    truth = np.arange(30.0)
+    given = truth.copy()
+    given[29], given[28], given[27] = -1, 40, 41  # the best comes last, its neighbours first and second
+    found = measure(given, truth)
+    assert found.tau == pytest.approx(stats.kendalltau(given, truth).statistic)
+    assert found.top_tau == pytest.approx(-1)  # 27, 28, 29 come in the order 41, 40, −1
+    assert (found.regret, found.regret_of_ten) == (2, 1)
+    assert found.percentile == pytest.approx(27 / 29)
+
+
+def test_ties_count_as_the_mean_over_their_orders():
+    generator = np.random.default_rng(1)
+    truth = generator.normal(size=24)
+    given = generator.integers(0, 3, 24).astype(float)
+    found = measure(given, truth)
+    draws = []
+    for _ in range(4000):
+        order = np.lexsort((generator.random(24), -given))
+        first = truth[order[0]]
+        draws.append((truth.max() - first, truth.max() - truth[order[:10]].max(), (truth < first).sum() / 23))
+    errors = np.std(draws, axis=0) / np.sqrt(len(draws))
+    shown = (found.regret, found.regret_of_ten, found.percentile)
+    assert (np.abs(np.mean(draws, axis=0) - shown) <= 4 * errors + 1e-12).all()
+
+
+def test_random_order_is_what_random_scores_give_on_the_mean():
+    generator = np.random.default_rng(2)
+    truth = generator.normal(size=40)
+    draws = np.array([astuple(measure(generator.random(40), truth)) for _ in range(2000)])
+    errors = draws.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(axis=0) - astuple(expect_random(truth))) < 4 * errors).all()
+
+
+@pytest.mark.parametrize(("number", "tau"), [(24, 0.0), (66, 0.4), (66, 0.8)])
+def test_intervals_hold_the_tau_of_the_population(number, tau, monkeypatch):
+    monkeypatch.setattr(module, "NUM_DRAWS", 400)
+    generator = np.random.default_rng(3)
+    correlation = np.sin(np.pi * tau / 2)
+    held = 0
+    for _ in range(200):
+        one = generator.normal(size=number)
+        other = correlation * one + np.sqrt(1 - correlation**2) * generator.normal(size=number)
+        found = estimate_tau([compare_orders(one, other)])
+        held += found.low <= tau <= found.high
+    assert 0.91 <= held / 200 <= 0.99
+
+
+def test_true_order_is_simulated_as_noise_lets_it_agree(monkeypatch):
+    """What is estimated from noisy rows is, on the mean, what the true order reaches."""
+    monkeypatch.setattr(module, "NUM_SIMULATED", 40)
+    generator = np.random.default_rng(4)
+    noise = np.full(60, 0.7)
+    reached, simulated = [], []
+    for _ in range(40):
+        truth = generator.normal(size=60)
+        rows = truth + noise * generator.normal(size=60)
+        reached.append(astuple(measure(truth, rows)))
+        simulated.append(astuple(expect_perfect(rows, noise)))
+    gap = np.subtract(reached, simulated)
+    errors = gap.std(axis=0) / np.sqrt(40)
+    errors[3] = 0.01  # the first ten miss the best too rarely for an error to be told
+    assert (np.abs(gap.mean(axis=0)) < 4 * errors).all()
+    assert expect_perfect(rows, noise * 10) == expect_random(rows)
+
+
+def test_seeds_are_compared_over_all_pairs_of_trainings():
+    generator = np.random.default_rng(5)
+    scores = generator.normal(size=(12, 3))
+    taus = [stats.kendalltau(scores[:, a], scores[:, b]).statistic for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert compare_seeds(scores.tolist()).value == pytest.approx(np.mean(taus))
+    uneven = [row[:2] for row in scores[:6].tolist()] + scores[6:].tolist()
+    assert abs(compare_seeds(uneven).value) < 1
+    assert compare_seeds(scores[:2].tolist()) is None
+
+
+def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
+    generator = np.random.default_rng(6)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01, repeats=16)
+    best = module.np.base_repr(int(truth.argmax()), 4).zfill(6)
+    found = judge_search(table, table.at(), "b/mAP", truth, best)
+    assert (found.num_architectures, found.num_trainings, found.num_repeated) == (66, 98, 16)
+    assert found.tau.low <= found.perfect.tau <= found.tau.high
+    assert 0.7 < found.perfect.tau < 0.95
+    assert found.noise == pytest.approx(0.01, rel=0.3)
+    assert found.tau_of_seeds.value < found.perfect.tau  # two noisy orders agree less than a noisy and the true one
+    assert found.search.regret < found.random.regret_of_ten < found.random.regret
+    assert not found.answer.is_trained
+    assert found.answer.percentile.value > 0.9
+    assert found.answer.score.low < found.answer.score.value < found.answer.score.high
+
+
+def test_answer_of_the_table_is_scored_by_its_rows():
+    generator = np.random.default_rng(7)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.0)
+    digits = table.rows[0].digits
+    found = judge_search(table, table.at(), "b/mAP", -truth, digits)
+    assert found.search.tau == pytest.approx(-1)
+    assert found.perfect is None
+    assert found.answer.is_trained
+    known = [truth[int(row.digits, 4)] for row in table.rows]
+    assert found.answer.percentile.value == pytest.approx(np.mean(np.array(known[1:]) < known[0]))
+
+
+def test_constant_scores_order_nothing():
+    found = measure(np.ones(30), np.arange(30.0))
+    assert np.isnan(found.tau)
+    assert np.isnan(found.top_tau)
+    assert found == Measures(found.tau, found.top_tau, *astuple(expect_random(np.arange(30.0)))[2:])
+
+
+def test_what_cannot_be_judged_is_refused():
+    generator = np.random.default_rng(8)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01)
+    later = [make_row(row.digits, row.seed, row.fold, epochs=20) for row in table.rows]
+    with pytest.raises(UserError, match=r"rows of several budgets \(\[10, 20\] epochs\) cannot be judged together"):
+        judge_search(table, [*table.rows, *later], "b/mAP", truth, "000000")
+    with pytest.raises(UserError, match="12 architectures are too few to judge a search by; 20 are needed"):
+        judge_search(table, table.rows[:12], "b/mAP", truth, "000000")
+    with pytest.raises(UserError, match="no score for 1 of the 66 trained architectures, such as"):
+        truth[int(table.rows[3].digits, 4)] = np.nan
+        judge_search(table, table.rows, "b/mAP", truth, "000000")

@@ -1,0 +1,68 @@
+"""What searches leave is read, and what is no search's is refused in one line."""
+
+import numpy as np
+import pytest
+
+from genotype import Genotype
+from search.answer import write_ranking
+from search.submission import read_submission
+from utils.errors import UserError
+
+
+def test_folder_of_a_search(tmp_path):
+    scores = np.random.default_rng(0).random(4096)
+    Genotype.from_digits("110113").to_json(tmp_path / "genotype.json")
+    assert read_submission(tmp_path).scores is None
+    write_ranking(tmp_path / "ranking.npz", scores)
+    found = read_submission(tmp_path)
+    assert (found.name, found.digits) == (tmp_path.name, "110113")
+    assert (found.scores == scores).all()
+
+
+def test_lines_of_a_stranger(tmp_path):
+    path = tmp_path / "scores.txt"
+    path.write_text("# mine\n000001 0.25\n\n110110\t0.5\n333333 5e-1\n".replace("\t", "  "))
+    found = read_submission(path)
+    assert found.digits == "110110"
+    assert np.isfinite(found.scores).sum() == 3
+    assert found.scores[[1, int("110110", 4), 4095]].tolist() == [0.25, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds no scores; expected DIGITS SCORE"), ("00000 1\n", "line 1: '00000' is no genotype"),
+        ("000000 1\n000000 2\n", "line 2: '000000' is there twice"), ("000000 one\n", "line 1: 'one' is no score"),
+        ("000000\n", "line 1: '' is no score"), ("000000 nan\n", "line 1: the score is not finite"),
+    ],
+)  # fmt: skip
+def test_broken_lines_are_named(tmp_path, text, told):
+    path = tmp_path / "scores.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_submission(path)
+
+
+def test_broken_rankings_are_refused(tmp_path):
+    Genotype.from_digits("000000").to_json(tmp_path / "genotype.json")
+    path = tmp_path / "ranking.npz"
+    for content, told in ((np.zeros(64), "ranks another space"), (np.full(4096, np.nan), "4096 scores are not finite")):
+        write_ranking(path, content)
+        with pytest.raises(UserError, match=told):
+            read_submission(tmp_path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(UserError, match="is no ranking"):
+        read_submission(tmp_path)
+    path.write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(UserError, match="is no ranking"):
+        read_submission(tmp_path)
+
+
+def test_missing_and_binary_files_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="nothing: No such file"):
+        read_submission(tmp_path / "nothing")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="neither a search's folder nor a text file"):
+        read_submission(tmp_path / "binary")
+    with pytest.raises(UserError, match="cannot read genotype"):
+        read_submission(tmp_path)

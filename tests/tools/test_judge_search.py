@@ -1,0 +1,77 @@
+"""The tool that judges a search, and two strangers' methods."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from search.answer import list_digits
+from search.table import append_rows
+from tests.search.test_judge import additive, simulate
+from tools.judge_search import main
+
+RANDOM = """
+import random, sys
+genotypes = [f"{a}{b}{c}{d}{e}{f}" for a in range(4) for b in range(4) for c in range(4)
+             for d in range(4) for e in range(4) for f in range(4)]
+random.Random(7).shuffle(genotypes)
+with open(sys.argv[1], "w") as file:
+    for score, genotype in enumerate(genotypes):
+        print(genotype, score, file=file)
+"""
+FEW_NORMS = """
+import sys
+norms = {"0": 0, "1": 1, "2": 1, "3": 2}
+with open(sys.argv[1], "w") as file:
+    for number in range(4**6):
+        genotype = "".join(str(number // 4**place % 4) for place in range(6))
+        print(genotype, -sum(norms[digit] for digit in genotype), file=file)
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "mine.jsonl"
+    generator = np.random.default_rng(0)
+    made = simulate(generator, additive(generator), 0.01, repeats=16)
+    append_rows(path, {"all/mAP": ["b/mAP", "c/mAP"]}, made.rows)
+    return path
+
+
+@pytest.mark.parametrize("script", [RANDOM, FEW_NORMS])
+def test_strangers_method_is_judged(table, tmp_path, capsys, script):
+    (tmp_path / "method.py").write_text(script)
+    subprocess.run([sys.executable, str(tmp_path / "method.py"), str(tmp_path / "scores.txt")], check=True)
+    assert main([str(tmp_path / "scores.txt"), "--table", str(table), "--metric", "all/mAP"]) == 0
+    text = capsys.readouterr().out
+    assert "scores.txt by 98 trainings of 66 architectures, all/mAP of table mine at 10 epochs" in text
+    for part in ("Kendall's tau-b", "random", "true order", "50%", "between trainings of one architecture: tau-b"):
+        assert part in text
+
+
+def test_good_scores_are_seen_to_be_good(table, tmp_path, capsys):
+    truth = additive(np.random.default_rng(0))
+    text = "".join(f"{d} {s}\n" for d, s in zip(list_digits(), truth, strict=True))
+    (tmp_path / "scores.txt").write_text(text)
+    assert main([str(tmp_path / "scores.txt"), "--table", str(table), "--metric", "b/mAP", "--budget", "10"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Kendall"))
+    tau, *_, random, perfect = row.removeprefix("Kendall's tau-b").split()
+    assert float(tau) > 0.7
+    assert (float(random), float(perfect)) == (0, pytest.approx(float(tau), abs=0.15))
+
+
+def test_user_errors_are_one_line(table, tmp_path, capsys):
+    good = tmp_path / "scores.txt"
+    good.write_text("000000 1\n")
+    (tmp_path / "run").mkdir()
+    for words, told in (
+        ([good, "--table", "none"], "no table 'none'"), ([good, "--table", table], "no score 'unseen/mAP'"),
+        ([good, "--table", table, "--metric", "b/mAP"], "no score for"),
+        ([good, "--table", table, "--metric", "b/mAP", "--budget", 7], "no rows at 7 epochs"),
+        ([tmp_path / "run", "--table", table], "cannot read genotype"),
+    ):  # fmt: skip
+        assert main(list(map(str, words))) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert told in lines[0]

@@ -1,0 +1,97 @@
+"""Shows how far several searches agree: other seeds, other folds, other methods.
+
+    python -m tools.agreement log/search_1 log/search_2 log/search_3 --output agreement.png
+
+Each is a search's folder (genotype.json and, if it ranks, ranking.npz) or a text file of scores, see
+tools.judge_search. The table counts how many searches found each candidate in each block. Below: Fleiss' kappa, 1 for
+full agreement and 0 for what chance gives, and Kendall's tau-b between the rankings of all 4,096 genotypes. The picture
+shows the votes, and tau for each pair. Exit code 2 after a user error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from search.agreement import Agreement, compare_searches
+from search.submission import read_submission
+from tools.judge_search import format_interval
+from utils.errors import UserError
+from utils.log import format_table
+from utils.plots import save_figure
+
+
+def format_agreement(agreement: Agreement) -> str:
+    """Sets the table of votes and the lines below it."""
+    rows = [(name, *votes) for name, votes in zip(BLOCK_NAMES, agreement.votes.tolist(), strict=True)]
+    taus = agreement.pair_taus
+    lines = [
+        f"{agreement.share:.0%} of all pairs agree on a block's candidate (25 % by chance); "
+        f"Fleiss' kappa {format_interval(agreement.kappa, '.2f')}",
+        f"Kendall's tau-b between rankings: mean {taus.mean():.2f}, {taus.min():.2f} to {taus.max():.2f}"
+        if len(taus)
+        else "fewer than two of them rank the genotypes",
+    ]
+    return "\n\n".join([format_table(("block", *CANDIDATE_NAMES), rows), "\n".join(lines)])
+
+
+def draw_agreement(agreement: Agreement, names: Sequence[str]) -> Figure:
+    """Draws the votes, and the rank correlation of each pair of searches.
+
+    Args:
+        agreement: Of n searches.
+        names: Of the searches, n.
+    """
+    number = len(names)
+    figure = Figure(figsize=(9.5 + 0.45 * number, max(3.6, 1.8 + 0.45 * number)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(6, max(4, number)))
+    _draw_grid(left, agreement.votes.T, (0, 2 * number), "Blues", "d")
+    left.set_xticks(range(len(BLOCK_NAMES)), BLOCK_NAMES)
+    left.set_yticks(range(len(CANDIDATE_NAMES)), CANDIDATE_NAMES)
+    left.set_title(f"Searches that found it, of {number}", fontsize=11)
+    _draw_grid(right, agreement.taus, (-2, 2), "PuOr", ".2f")
+    right.set_xticks(range(number), [str(i + 1) for i in range(number)])
+    right.set_yticks(range(number), [f"{i}  {name}" for i, name in enumerate(names, 1)], parse_math=False)
+    right.set_title("Kendall's tau-b between rankings", fontsize=11)
+    return figure
+
+
+def _draw_grid(axes: Axes, values: np.ndarray, limits: tuple[float, float], colours: str, spec: str) -> None:
+    axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")  # wide limits: text stays legible
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{value:{spec}}" if np.isfinite(value) else "–"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color="#222222")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, or 2 after a user error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.agreement",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("searches", type=Path, nargs="+", metavar="SEARCH")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="picture to write, .png or .svg")
+    given = parser.parse_args(words)
+    try:
+        searches = [read_submission(path) for path in given.searches]
+        agreement = compare_searches(searches)
+        if given.output:
+            save_figure(draw_agreement(agreement, [str(path) for path in given.searches]), given.output)
+    except UserError as error:
+        print(f"agreement: {error}", file=sys.stderr)
+        return 2
+    print(format_table(("search", "found"), [(p, s.digits) for p, s in zip(given.searches, searches, strict=True)]))
+    print(f"\n{format_agreement(agreement)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

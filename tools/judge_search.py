@@ -1,0 +1,108 @@
+"""Judges a search by a table of really trained networks; no GPU and no images are needed.
+
+    python -m tools.judge_search log/my_search --table synthetic_a_x0_25
+    python -m tools.judge_search scores.txt --table synthetic_a_x0_25 --metric unseen/mAP --budget 20
+
+A search is a folder with genotype.json and ranking.npz, as this program's searches leave, or a text file with a
+genotype's six digits and its score on each line, higher is better:
+
+    000000 0.412
+    110110 0.538
+
+The table shows how the search orders the trained networks: Kendall's tau-b with a 95 % interval (bootstrap over
+architectures), the same within the best tenth, how far the best of its first and of its first ten networks is behind
+the best of all, and what share of the networks its first is better than. Beside that stand a random order (exact) and
+the true order, which noise of the trainings keeps from agreeing with the rows. Below: the architecture that the search
+chose; where the table lacks it, its score is predicted from what its candidates are worth. Exit code 2 after a user
+error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.judge import FIRST, Interval, Judgement, judge_search
+from search.submission import read_submission
+from search.table import Table
+from utils.errors import UserError
+from utils.log import format_table
+
+
+def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
+    """Sets the table and the lines below it."""
+    rows = []
+    columns = [judgement.search, judgement.random, judgement.perfect]
+    for label, name, spec in (
+        ("Kendall's tau-b", "tau", ".2f"),
+        ("tau-b within the best tenth", "top_tau", ".2f"),
+        (f"its first is behind the best, {metric}", "regret", ".1%"),
+        (f"best of its first {FIRST} is behind", "regret_of_ten", ".1%"),
+        ("its first is better than", "percentile", ".0%"),
+    ):
+        cells = ["–" if c is None else f"{getattr(c, name):{spec}}".replace("nan", "–") for c in columns]
+        if name == "tau":
+            cells[0] = format_interval(judgement.tau, ".2f")
+        rows.append((label, *cells))
+    answer = judgement.answer
+    how = "trained" if answer.is_trained else "not in the table, predicted"
+    lines = [
+        title,
+        format_table(("", "search", "random", "true order"), rows),
+        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
+        f"{format_interval(answer.percentile, '.0%')} of the architectures",
+    ]
+    if judgement.tau_of_seeds is None:
+        lines.append("noise of the trainings is unknown: fewer than three architectures were trained more than once")
+    else:
+        lines.append(
+            f"between trainings of one architecture: tau-b {format_interval(judgement.tau_of_seeds, '.2f')}, standard "
+            f"deviation {judgement.noise:.1%} ({judgement.num_repeated} architectures trained more than once)"
+        )
+    return "\n\n".join([lines[0], lines[1], "\n".join(lines[2:])])
+
+
+def format_interval(interval: Interval, spec: str) -> str:
+    """Writes a value with its interval, if it has one."""
+    if interval.low != interval.low:
+        return f"{interval.value:{spec}}".replace("nan", "–")
+    return f"{interval.value:{spec}} ({interval.low:{spec}} … {interval.high:{spec}})"
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Returns what the command line asks for."""
+    submission = read_submission(arguments.search)
+    if submission.scores is None:
+        raise UserError(f"{arguments.search} has no ranking.npz; judged is how a search ranks all genotypes")
+    table = Table.load(arguments.table)
+    rows = table.at(arguments.budget)
+    judgement = judge_search(table, rows, arguments.metric, submission.scores, submission.digits)
+    title = (
+        f"{submission.name} by {judgement.num_trainings} trainings of {judgement.num_architectures} architectures, "
+        f"{arguments.metric} of table {table.name} at {rows[0].epochs} epochs"
+    )
+    return format_judgement(judgement, arguments.metric, title)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, or 2 after a user error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.judge_search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("search", type=Path, metavar="SEARCH", help="a search's folder, or a text file of scores")
+    parser.add_argument("--table", required=True, metavar="NAME", help="of the repository, or a file")
+    parser.add_argument("--metric", default="unseen/mAP", metavar="NAME", help="default unseen/mAP")
+    parser.add_argument("--budget", type=int, metavar="EPOCHS", help="default: the table's largest")
+    try:
+        text = run(parser.parse_args(words))
+    except UserError as error:
+        print(f"judge_search: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
