@@ -13,7 +13,7 @@ def one_of(*allowed: object) -> Check:
 
 def at_least(low: float, *others: float) -> Check:
     """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``others``."""
-    also = "".join(f" (or {other})" for other in others)
+    also = f" (or {', '.join(map(str, others))})" if others else ""
 
     def check(value: float) -> str:
         if value > 1e9:

@@ -1,13 +1,11 @@
 """Steps in parts: one device gives what several give under DataParallel, shown by a plain loop over the replicas."""
 
 import copy
-import datetime
-import multiprocessing
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -19,12 +17,14 @@ from osnet_nas import build_supernet
 from search.gumbel import GumbelSearch
 from search.paths import GumbelSoftmax
 from search.uniform import UniformSearch
+from tests.same import assert_same
+from utils.batch_norm import hold_statistics
 from utils.distributed import Runtime
 
 CPU = torch.device("cpu")
 NUM_REPLICAS, PER_REPLICA = 8, 3
 BATCH = NUM_REPLICAS * PER_REPLICA
-LR = 0.01  # small enough for rounding not to grow over the steps
+LR = 0.01  # small enough for rounding not to grow over the toy's steps
 
 
 class Toy(nn.Module):
@@ -118,7 +118,8 @@ def run_replicas(model, task, loss, batch, amp, scaler):
 
 
 CASES = {
-    "paper": {"kind": "supernet", "scope": "global", "num_steps": 20},
+    # a drawn network grows rounding 50-fold a step: each step starts where the replicas stand
+    "paper": {"kind": "supernet", "scope": "global", "num_steps": 3},
     "global": {"scope": "global", "num_steps": 20},
     "a sample each": {"scope": "replica", "num_steps": 20},
     "uniform": {"method": "uniform", "scope": "replica", "num_steps": 20},
@@ -163,4 +164,55 @@ def test_parts_are_as_good_as_replicas(case):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
         for a, b in zip(model.buffers(), other.buffers(), strict=True):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        if kind == "supernet":
+            model.load_state_dict(other.state_dict())
+            step.optimizers["weights"].load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert int(next(b for n, b in model.named_buffers() if n.endswith("num_batches_tracked"))) == num_steps
+
+
+def test_steps_continue_exactly_from_a_saved_state():
+    """Each part's sample is drawn from the generator that is saved, whatever the number of parts."""
+
+    def make():
+        model = build_model("toy")
+        task = make_task(model, "gumbel", "replica", Runtime(CPU))
+        return make_step(model, task, Runtime(CPU), device_batch=PER_REPLICA)
+
+    whole, first, second = make(), make(), make()
+    for step, numbers in ((whole, (0, 1, 2, 3)), (first, (0, 1))):
+        for number in numbers:
+            step.run(draw_batch(number, torch.float32), Stopwatch())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for number in (2, 3):
+        second.run(draw_batch(number, torch.float32), Stopwatch())
+    assert_same(whole.state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, triplet])
+def test_one_part_is_bit_for_bit_a_step_without_parts(loss):
+    """The step written out, as it was before there were parts."""
+    model, other = build_model("toy"), build_model("toy")
+    step = make_step(model, make_task(model, "gumbel", "global", Runtime(CPU)), Runtime(CPU), loss, device_batch=BATCH)
+    task = make_task(other, "gumbel", "global", Runtime(CPU))
+    optimizer = torch.optim.SGD(other.parameters(), lr=LR, momentum=0.9)
+    for number in range(3):
+        batch = draw_batch(number, torch.float32)
+        result = step.run(batch, Stopwatch())
+        value = loss(other(batch.images, task.draw()), batch.pids)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        task.after_step()
+        assert result.loss == value.item()
+        assert_same(dict(model.state_dict()), dict(other.state_dict()))
+
+
+def test_held_statistics_count_again_afterwards():
+    norm, images = nn.BatchNorm2d(3), torch.randn(4, 3, 2, 2)
+    before = copy.deepcopy(norm.state_dict())
+    with pytest.raises(ValueError, match="stop"), hold_statistics(nn.Sequential(norm)):
+        assert torch.equal(norm(images), nn.BatchNorm2d(3)(images))
+        assert_same(dict(norm.state_dict()), dict(before))
+        raise ValueError("stop")
+    norm(images)
+    assert norm.num_batches_tracked == 1
