@@ -17,6 +17,7 @@ from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
 from engine.evaluator import Prepare, build_scoring_rules
+from engine.footprint import Forecast, build_forecast
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
@@ -280,9 +281,31 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         amp=train.amp,
         clip_grad_norm=train.clip_grad_norm,
         ema_decay=train.ema_decay,
-        device_batch=train.device_batch,
+        device_batch=max(train.device_batch, 0),  # -1: see engine.footprint
         compares_images=cfg.loss.name == "triplet",
     )
+
+
+def build_fitting_step(
+    cfg: CfgNode, runtime: Runtime, data: Data, network: Network, checkpoint: Mapping[str, Any] | None
+) -> tuple[TrainStep, Forecast]:
+    """Builds the training step and what is known of its memory, by which ``train.device_batch`` -1 is chosen.
+
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        data: What is learnt from.
+        network: What learns.
+        checkpoint: Of the run that is continued, which -1 then follows; None: a new run.
+
+    Raises:
+        UserError: settings that the devices or the network rule out; -1, and nothing fits.
+    """
+    step = build_step(cfg, runtime, data, network)
+    saved = None if checkpoint is None else checkpoint["config"].get("train.device_batch", 0)
+    memory = build_forecast(cfg, runtime, step, saved)
+    step.device_batch = memory.device_batch
+    return step, memory
 
 
 def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bool) -> Callable[[], nn.Module]:

@@ -80,6 +80,15 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def settle(cfg: CfgNode, name: str, value: Any) -> CfgNode:
+    """Returns the config with what a setting turned out to mean, frozen."""
+    settled = cfg.clone()
+    settled.defrost()
+    settled.merge_from_list([name, value])
+    settled.freeze()
+    return settled
+
+
 def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
     """Checks that a checkpoint was made under these settings.
 
@@ -89,6 +98,8 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
     _write_out_names(then, ())
+    if own["train.device_batch"] == -1:  # was chosen when the run began
+        own["train.device_batch"] = then["train.device_batch"]
     differing = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
     if set(differing) <= {"model.load_weights"}:  # what a run started from is in its checkpoint
         return

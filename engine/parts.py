@@ -6,7 +6,7 @@ running statistics are the first part's, the loss is that of the whole batch.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +99,9 @@ def _as_part(network: nn.Module, number: int, num_parts: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if number > 0:
             stack.enter_context(hold_statistics(network))
-        if number + 1 < num_parts and hasattr(network, "no_sync"):  # DistributedDataParallel, compiled or not
-            stack.enter_context(network.no_sync())
+        no_sync: Any = getattr(network, "no_sync", None)  # of DistributedDataParallel, compiled or not
+        if no_sync is not None and number + 1 < num_parts:
+            stack.enter_context(no_sync())
         yield
 
 

@@ -12,6 +12,7 @@ from config_keys import KEYS
 from default_config import flatten, load_config
 from experiment import identify_experiment
 from search.table import Table
+from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CHILD = {"name": "osnet_child", "width": 1.0, "loss": "softmax", "num_classes": 5, "genotype": ["OSBlock"] * 6}
@@ -65,3 +66,8 @@ def test_the_rows_of_the_table_are_of_its_recipe() -> None:
     repeat = {"train.seed": 5, "nas.fold": 2, "model.genotype": "110110", "test.batch_size": 7, "data.targets": []}
     assert hash_recipe(recipe | repeat) == hash_recipe(recipe)
     assert hash_recipe(recipe | {"train.lr": 0.1}) != hash_recipe(recipe)
+
+
+def test_recipe_of_compared_trainings_names_its_parts():
+    with pytest.raises(UserError, match="device_batch -1 in a recipe"):
+        hash_recipe(flatten(load_config([], {"train.device_batch": -1})))
