@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from build_search import build_search_network, build_search_task
+from build_search import METHODS, build_search_network
 from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
@@ -35,7 +35,6 @@ from genotype import NAMED_STEM_NORMS, Genotype, is_digits
 from network_settings import find_settings, settings_at_odds, settings_of
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet
-from search.uniform import UniformSearch
 from utils.checkpoint import find_last
 from utils.checkpoint_schema import load_training_checkpoint
 from utils.distributed import Runtime
@@ -100,6 +99,19 @@ def load_weights(network: Network, path: str) -> None:
     if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
         raise UserError(problem)
     load_network_weights(network.model, file)
+
+
+def check_derives(network: Network, path: str) -> None:
+    """Checks that a super-network has most probable candidates, from which a network can be derived.
+
+    Raises:
+        UserError: all its alphas are equal, as in a one-shot search's checkpoint.
+    """
+    if isinstance(network.model, SuperNet) and (network.model.alphas == network.model.alphas[:, :1]).all():
+        raise UserError(
+            f"{path}: all candidates are equally probable, so no network follows; a search by nas.method uniform "
+            "leaves its answer in genotype.json"
+        )
 
 
 def check_identity(network: Network, checkpoint: Mapping[str, Any], path: str) -> None:
@@ -225,6 +237,8 @@ def build_trainer(
         is_last = trainer.progress.epoch + 1 >= train.max_epoch
         return scorer.score(pictures if is_last else None)
 
+    # a search that learns no alphas finds its network after training
+    is_known = not isinstance(network.model, SuperNet) or METHODS[cfg.nas.method].learns_alphas
     settings = TrainSettings(
         max_epoch=train.max_epoch,
         batch_size=train.batch_size,
@@ -249,7 +263,7 @@ def build_trainer(
         identity=network.identity,
         config=flatten(cfg),
         images=data.hash_training_images(),
-        evaluate=None if isinstance(step.task, UniformSearch) else evaluate,  # its network is found after training
+        evaluate=evaluate if is_known else None,
         stop=stop,
         scored_state=None if average is None else average.module.state_dict,
     )
@@ -269,7 +283,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
     runtime.check_batch_size(train.batch_size)
     runtime.check_device_batch(train.batch_size, train.device_batch)
     runtime.check_sync_bn(train.sync_bn)
-    task = build_search_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
+    task = METHODS[cfg.nas.method].build_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
     return TrainStep(
         model=model,
         wrap=build_wrap(cfg, runtime, model, task.reaches_all),

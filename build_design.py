@@ -1,13 +1,12 @@
 """From the config to a designed search."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from yacs.config import CfgNode
 
+from config_keys import DATA_KEYS
 from datasets.base import hash_samples
 from datasets.build import read_data_sets, read_sources
 from datasets.holdout import hold_out
@@ -17,24 +16,27 @@ from experiment import hash_settings
 from search.design import Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.trials import Trial
+from utils.devices import list_gpus
 from utils.errors import UserError
 
-_FROM_SEARCH = ("data.root", "data.sources", "data.combineall", "nas.held_out", "nas.num_folds", "use_gpu")
+_FROM_SEARCH = (*DATA_KEYS, "nas.held_out", "nas.num_folds", "use_gpu")
 _PER_TRIAL = {"model.genotype", "train.seed", "nas.fold", "data.targets"}
+_WHEN_SCORED = {"test.eval_freq", "test.start_eval", "test.eval_epochs", "test.style_shift", "test.num_splits"}
 
 
-def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
+def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, CfgNode, str]:
     """Builds a designed search, after its recipe and data were read and checked.
 
     Returns:
-        The search, and what stands for the images that its trainings share.
+        The search, the config of its trainings, and what stands for the images that these share.
 
     Raises:
         UserError: the recipe is no child's, or data that cannot be held out in so many folds.
     """
     settings = build_trial_settings(cfg)
+    words = [word for key, value in settings.items() for word in (key, str(value))]
     recipe = Path(cfg.nas.design.recipe)
-    trial_cfg = load_config([recipe], dict(zip(settings[::2], build_trial_values(cfg), strict=True)))
+    trial_cfg = load_config([recipe], settings)
     if trial_cfg.model.name != "osnet_child":
         raise UserError(
             f"nas.design.recipe {recipe} is a search's config; it must train a child (model.name osnet_child)"
@@ -51,22 +53,16 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, str]:
     plan = Design(nas.design.runs, nas.design.extra_runs, nas.design.confirm, num_folds, cfg.train.seed)
 
     def make_command(trial: Trial, trials_folder: Path) -> list[str]:
-        return trial.command(recipe, trials_folder, settings)
+        return trial.command(recipe, trials_folder, words)
 
-    return DesignedSearch(folder, plan, make_command, build_launcher(cfg), conditions), images
+    return DesignedSearch(folder, plan, make_command, build_launcher(cfg), conditions), trial_cfg, images
 
 
-def build_trial_values(cfg: CfgNode) -> list[Any]:
-    """Builds the settings that every training takes from the search, in the order of ``build_trial_settings``."""
+def build_trial_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Builds the settings that every training takes from the search, by full key; no training is tested on targets."""
     flat = flatten(cfg)
-    synthetic = [flat[key] for key in flat if key.startswith("synthetic.")]
-    return [*(flat[key] for key in _FROM_SEARCH), *synthetic, []]
-
-
-def build_trial_settings(cfg: CfgNode) -> list[str]:
-    """Builds the same as KEY VALUE words of a command line."""
-    keys = [*_FROM_SEARCH, *(key for key in flatten(cfg) if key.startswith("synthetic.")), "data.targets"]
-    return [word for key, value in zip(keys, build_trial_values(cfg), strict=True) for word in (key, str(value))]
+    root = str(Path(cfg.data.root).resolve())  # a training may run on another machine, in another folder
+    return {**{key: flat[key] for key in _FROM_SEARCH}, "data.root": root, "data.targets": []}
 
 
 def hash_recipe(settings: Mapping[str, Any]) -> str:
@@ -77,7 +73,7 @@ def hash_recipe(settings: Mapping[str, Any]) -> str:
     """
     if settings["train.device_batch"] == -1:
         raise UserError("train.device_batch -1 in a recipe: trainings that are compared need the same; set a number")
-    return hash_settings(settings, {*_PER_TRIAL, *(key for key in settings if key.startswith("test."))})
+    return hash_settings(settings, _PER_TRIAL | _WHEN_SCORED)
 
 
 def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
@@ -94,9 +90,6 @@ def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
 def build_launcher(cfg: CfgNode) -> Launcher:
     """Builds what runs the trainings: on this machine, its GPUs shared out, or on a Ray cluster."""
     nas = cfg.nas
-    on_gpu = cfg.use_gpu and torch.cuda.is_available()
     if nas.design.cluster:
         return RayLauncher(nas.design.cluster, nas.design.gpus_per_run if cfg.use_gpu else 0.0)
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = (named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]) if on_gpu else []
-    return LocalLauncher(nas.design.jobs, gpus)
+    return LocalLauncher(nas.design.jobs, list_gpus() if cfg.use_gpu else [])

@@ -1,6 +1,7 @@
-"""From the config to the parts of a search: its super-network, its task, its ranking."""
+"""From the config to the parts of a search: its super-network, its task, its decision; one line of a table each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +13,51 @@ from datasets.base import Sample
 from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
+from engine.safety import explain_faults
 from engine.task import Task
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from osnet_nas import SuperNet, build_supernet
+from search.answer import Answer
+from search.decide_argmax import decide_argmax
+from search.decide_ranking import answer_by_ranking
 from search.gumbel import GumbelSearch
 from search.paths import GumbelSoftmax, temperature_at
-from search.ranking import Ranker, SubnetTree, compare_features, compute_fingerprint
+from search.ranking import PROGRESS_NAME, RANKING_ADVICE, Ranker, SubnetTree, compare_features, compute_fingerprint
 from search.uniform import UniformSearch
 from utils.distributed import Runtime
 from utils.match_ranks import MatchRules
 from utils.ranking import evaluate_distmat
+from utils.run_folder import RunFolder
 
+Costs = Mapping[str, float]
+Decide = Callable[[Callable[[], Costs]], Answer]  # every process calls it, given what measures the costs so far
 CALIBRATION_IMAGES = 512  # training images whose batch-norm statistics every sub-network takes
 
 
+@dataclass(frozen=True)
+class Method:
+    """A search by a super-network: what its steps run, and how the answer follows.
+
+    Attributes:
+        build_task: Builds what a step runs.
+        build_decision: Builds what finds the answer once the super-network is trained.
+        learns_alphas: Whether architecture parameters learn, so that a network can be derived, and scored, at any time.
+    """
+
+    build_task: Callable[[CfgNode, Runtime, SuperNet], Task]
+    build_decision: Callable[[CfgNode, Runtime, Data, SuperNet, RunFolder], Decide]
+    learns_alphas: bool
+
+
 def build_search_network(cfg: CfgNode, num_classes: int) -> SuperNet:
-    """Builds the super-network that the settings name; only where the paths are Gumbel's there are alphas to learn."""
-    learns_alphas = cfg.nas.method != "uniform"
+    """Builds the super-network that the settings name."""
+    learns_alphas = METHODS[cfg.nas.method].learns_alphas
     return build_supernet(num_classes, cfg.model.width, cfg.loss.name, cfg.nas.candidates, learns_alphas=learns_alphas)
 
 
-def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> Task:
-    """Builds what a search's steps run, from the ``nas`` settings."""
+def build_gumbel_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> Task:
+    """Builds the paper's step."""
     nas = cfg.nas
-    if nas.method == "uniform":
-        return UniformSearch(
-            supernet,
-            num_blocks=len(BLOCK_NAMES),
-            num_candidates=len(CANDIDATE_NAMES),
-            repeats=nas.mc_iter,
-            seed=cfg.train.seed,
-            runtime=runtime,
-            sample_scope=nas.sample_scope,
-        )
     schedule = (nas.init_lmda, nas.min_lmda, nas.lmda_decay_step, nas.lmda_decay_rate, nas.fixed_lmda)
     return GumbelSearch(
         supernet,
@@ -58,6 +71,48 @@ def build_search_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> Tas
         candidate_names=CANDIDATE_NAMES,
         reaches_all=nas.alpha_data == "train",
     )
+
+
+def build_uniform_task(cfg: CfgNode, runtime: Runtime, supernet: SuperNet) -> Task:
+    """Builds the one-shot search's step."""
+    return UniformSearch(
+        supernet,
+        num_blocks=len(BLOCK_NAMES),
+        num_candidates=len(CANDIDATE_NAMES),
+        repeats=cfg.nas.mc_iter,
+        seed=cfg.train.seed,
+        runtime=runtime,
+        sample_scope=cfg.nas.sample_scope,
+    )
+
+
+def build_argmax_decision(cfg: CfgNode, runtime: Runtime, data: Data, supernet: SuperNet, folder: RunFolder) -> Decide:
+    """Builds the paper's decision."""
+
+    def decide(measure_costs: Callable[[], Costs]) -> Answer:
+        return decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), measure_costs(), cfg.nas.alpha_data)
+
+    return decide
+
+
+def build_ranking_decision(cfg: CfgNode, runtime: Runtime, data: Data, supernet: SuperNet, folder: RunFolder) -> Decide:
+    """Builds the decision by a ranking of all sub-networks; the super-network then derives the found one."""
+
+    def decide(measure_costs: Callable[[], Costs]) -> Answer:
+        with explain_faults(runtime, RANKING_ADVICE):
+            ranking = build_ranker(cfg, runtime, data, supernet, folder.checkpoints / PROGRESS_NAME).run()
+        costs = measure_costs()
+        answer = runtime.share(answer_by_ranking(ranking, costs) if runtime.is_main else None)
+        supernet.settle(answer.genotype)
+        return answer
+
+    return decide
+
+
+METHODS = {
+    "gumbel": Method(build_gumbel_task, build_argmax_decision, learns_alphas=True),
+    "uniform": Method(build_uniform_task, build_ranking_decision, learns_alphas=False),
+}
 
 
 def build_ranker(cfg: CfgNode, runtime: Runtime, data: Data, supernet: SuperNet, progress: Path) -> Ranker:

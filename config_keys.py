@@ -84,7 +84,10 @@ KEYS: dict[str, Key] = {
     # data
     "data.root": Key("reid-data", "folder that holds the data sets' folders", not_empty, is_path=True, is_free=True),
     "data.sources": Key(["market1501"], "data sets to train on", each(lambda v: "")),
-    "data.targets": Key(["market1501"], "data sets to test on; []: the sources', or with nas.held_out none"),
+    "data.targets": Key(["market1501"], "data sets to test on; []: the sources, but in training with nas.held_out none "
+                        "but held-out images"),
+    "data.max_train_ids": Key(0, "train on so many people of each source, those with the lowest numbers; 0: all",
+                          at_least(0)),
     "data.workers": Key(4, "processes that load images; 0: none", between(0, 1024), is_free=True),
     "data.split_id": Key(0, "which split of a data set that has several", at_least(0)),
     "data.height": Key(256, "input height in pixels", between(32, 4096)),
@@ -100,7 +103,7 @@ KEYS: dict[str, Key] = {
     "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
     "cuhk03.labeled_images": Key(False, "hand-drawn boxes instead of detected ones"),
     "cuhk03.classic_split": Key(False, "the 20 classic splits instead of the 767/700 protocol"),
-    "cuhk03.use_metric_cuhk03": Key(False, "CMC with one random gallery image an identity, mean of 10 draws"),
+    "cuhk03.use_metric_cuhk03": Key(False, "CMC with one random gallery image per identity, mean of 10 draws"),
     "synthetic.train_ids": Key(60, "people to train on in each drawn domain", between(2, 5000)),
     "synthetic.test_ids": Key(40, "people to test on in each drawn domain", between(1, 4999)),
     "synthetic.cameras": Key(4, "cameras of a drawn domain", between(2, 9)),
@@ -118,7 +121,7 @@ KEYS: dict[str, Key] = {
     "train.lr": Key(0.0003, "learning rate", positive),
     "train.weight_decay": Key(5e-4, "L2 penalty", at_least(0)),
     "train.max_epoch": Key(60, "epochs", _count),
-    "train.batch_size": Key(32, "images a step over all devices", at_least(2)),
+    "train.batch_size": Key(32, "images per step over all devices", at_least(2)),
     "train.device_batch": Key(0, "images that pass a device at a time, as if each such part had a device of its own; "
                               "0: all of the device's share; -1: as many of it as fit", at_least(2, 0, -1)),
     "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn; -1: with model.load_weights 10, "
@@ -157,7 +160,7 @@ KEYS: dict[str, Key] = {
     "loss.triplet.weight_t": Key(1.0, "weight of the triplet loss", at_least(0)),
     "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy beside it", at_least(0)),
     # test
-    "test.batch_size": Key(100, "images a forward pass", between(1, 100_000), is_free=True),
+    "test.batch_size": Key(100, "images per forward pass", between(1, 100_000), is_free=True),
     "test.dist_metric": Key("euclidean", "distance of features", one_of("euclidean", "cosine")),
     "test.normalize_feature": Key(False, "scale features to length 1 first"),
     "test.ranks": Key([1, 5, 10, 20], "ranks of the CMC curve to show", each(between(1, 1_000_000)), is_free=True),
@@ -179,12 +182,17 @@ KEYS: dict[str, Key] = {
                           is_free=True),
 }  # fmt: skip
 FREE_KEYS = frozenset(name for name, key in KEYS.items() if key.is_free)
+# Which images there are: these settings, and those of single data sets.
+DATA_KEYS = (
+    *("data.root", "data.sources", "data.combineall", "data.max_train_ids", "data.split_id", "data.on_corrupt"),
+    *(name for name in KEYS if name.startswith(("market1501.", "cuhk03.", "synthetic."))),
+)
 
 # Torchreid's settings that this project does without: accepted at the value that changes nothing.
 REFUSED: dict[str, tuple[Any, str]] = {
     "model.pretrained": (False, "no weights are downloaded; give a file as model.load_weights"),
     "data.type": ("image", "this project reads images, not video"),
-    "data.k_tfm": (1, "each image is augmented once a step"),
+    "data.k_tfm": (1, "each image is augmented once per step"),
     "data.load_train_targets": (False, "there is no training on unlabelled targets; list them in data.sources"),
     "sampler.train_sampler_t": ("RandomSampler", "there is no training on unlabelled targets"),
     "train.start_epoch": (0, "model.resume continues at the right epoch by itself"),

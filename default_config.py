@@ -11,7 +11,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from config_keys import FREE_KEYS, KEYS, REFUSED, TORCHREID_NAME
+from config_keys import DATA_KEYS, FREE_KEYS, KEYS, REFUSED, TORCHREID_NAME
 from genotype import NAMED_STEM_NORMS
 from utils.config_file import read_config_file
 from utils.config_value import check_text, coerce, expand_path
@@ -235,6 +235,8 @@ def _check_together(cfg: CfgNode) -> None:
         raise UserError(f"config: model.genotype = {cfg.model.genotype!r} is a child's; set model.name osnet_child")
     if cfg.model.name == "osnet_nas":
         _check_method(cfg)
+    elif cfg.nas.alpha_data == "held_out":
+        raise UserError("config: nas.alpha_data held_out is a search's, and model.name names a child; set it to train")
     if cfg.nas.held_out == "cameras" and cfg.nas.fold >= cfg.nas.num_folds:
         raise UserError(f"config: nas.fold {cfg.nas.fold}: with nas.num_folds {cfg.nas.num_folds} the folds are 0 to "
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
@@ -258,14 +260,17 @@ def _check_method(cfg: CfgNode) -> None:
         UserError: a combination that means nothing, with the reason.
     """
     method, test = cfg.nas.method, cfg.test
+    if cfg.nas.alpha_data == "held_out" and cfg.train.fixbase_epoch > 0:
+        raise UserError("config: nas.alpha_data held_out teaches the alphas from the first step on; set "
+                        "train.fixbase_epoch 0")  # fmt: skip
     if cfg.nas.alpha_data == "held_out" and (cfg.nas.held_out != "cameras" or cfg.nas.method != "gumbel"):
         raise UserError("config: nas.alpha_data held_out needs nas.method gumbel and nas.held_out cameras, whose "
                         "images show people with a label")  # fmt: skip
     if cfg.nas.method == "design" and cfg.nas.held_out == "none":
         raise UserError("config: nas.method design judges architectures by held-out images; set nas.held_out cameras "
                         "or source")  # fmt: skip
-    if method == "design" and cfg.nas.candidates == "shared":
-        raise UserError("config: nas.candidates shared is a super-network's; nas.method design trains children alone")
+    if method == "design":
+        _check_design(cfg)
     if method != "uniform":
         return
     for is_so, reason in (
@@ -277,3 +282,20 @@ def _check_method(cfg: CfgNode) -> None:
     ):  # fmt: skip
         if is_so:
             raise UserError(f"config: nas.method uniform {reason}")
+
+
+def _check_design(cfg: CfgNode) -> None:
+    """Checks that nothing is set that a designed search leaves to its recipe.
+
+    Raises:
+        UserError: a setting that would change nothing.
+    """
+    if cfg.test.evaluate:
+        raise UserError("config: nas.method design trains networks and loads none; set test.evaluate False")
+    own = {*DATA_KEYS, "model.name", "train.seed", "nas.method", "nas.held_out", "nas.num_folds"}
+    for key, value in flatten(cfg).items():
+        if key in own or key in FREE_KEYS or key.startswith("nas.design.") or value == KEYS[key].default:
+            continue
+        if key != "data.targets" or value:
+            raise UserError(f"config: {key} {value} has no effect with nas.method design; what its trainings do stands "
+                            f"in nas.design.recipe ({cfg.nas.design.recipe})")  # fmt: skip

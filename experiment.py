@@ -12,7 +12,7 @@ from config_keys import FREE_KEYS, KEYS
 logger = logging.getLogger(__name__)
 
 _SEED = "train.seed"
-_NAMES = frozenset({"model.genotype", "nas.design.recipe"})  # of files whose content is part of ``RunFacts.network``
+_NAMES = frozenset({"model.genotype", "nas.design.recipe"})  # of files; what they hold is part of the network
 
 
 def identify_experiment(settings: Mapping[str, Any], network: Mapping[str, Any], images: str) -> str:

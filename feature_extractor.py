@@ -23,6 +23,7 @@ from osnet_blocks import FEATURE_DIM
 from trained_child import load_trained_child
 from utils.devices import open_device
 from utils.errors import UserError
+from utils.images import to_rgb
 
 OneImage = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -134,8 +135,7 @@ def _to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"a PIL image of mode {image.mode} has no 8-bit colours; give the path of its file")
-        palette_with_alpha = image.mode == "P" and "transparency" in image.info  # Pillow warns of the direct way
-        image = np.array((image.convert("RGBA") if palette_with_alpha else image).convert("RGB"))
+        image = np.array(to_rgb(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"expected a path, a PIL image or an array (H, W, 3) uint8 in RGB, got {got}")

@@ -13,6 +13,9 @@ from utils.suggest import nearest
 CANDIDATE_NAMES = ("OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlockINv3")
 STAGES = ("conv2", "conv3", "conv4")
 BLOCK_NAMES = tuple(f"{stage}-{i}" for stage in STAGES for i in (1, 2))
+NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
+NUM_GENOTYPES = NUM_CANDIDATES**NUM_BLOCKS
+NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
 BLOCK_PATHS = tuple(f"{stage}.{i}" for stage in STAGES for i in (0, 1))  # where the blocks are in a network
 
 _FORMAT = "osnet-genotype"
@@ -22,6 +25,16 @@ _VERSION = 2  # since 2 ``found`` says of each block whether it is decided; 1 is
 def is_digits(text: str) -> bool:
     """Whether a text is a genotype in digits, such as ``110110``."""
     return len(text) == len(BLOCK_NAMES) and all(c in "0123" for c in text)
+
+
+def number_of(digits: str) -> int:
+    """Returns the number that a genotype's digits are in base 4: its place in a ranking of all 4,096."""
+    return int(digits, NUM_CANDIDATES)
+
+
+def digits_of(number: int) -> str:
+    """Returns the digits of the genotype at a place, 0–4095, in a ranking of all."""
+    return "".join(str(number // NUM_CANDIDATES**place % NUM_CANDIDATES) for place in reversed(range(NUM_BLOCKS)))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def find_settings(file: NetworkFile) -> dict[str, Any]:
         ``data.height``, ``data.width``, ``data.norm_mean`` and ``data.norm_std`` that it knows.
 
     Raises:
-        UserError: the weights are not of an OSNet, or what is stored beside them is spoilt or at odds with them.
+        UserError: the weights are not of an OSNet, or what is stored beside them is damaged or at odds with them.
     """
     if file.checkpoint is None:
         return name_network(file.describe(), file.path)
@@ -44,7 +44,7 @@ def find_settings(file: NetworkFile) -> dict[str, Any]:
     for key in sorted(found.keys() & stored.keys()):
         if found[key] != stored[key]:
             raise UserError(
-                f"{file.path} is spoilt: it says {key} {show_setting(stored[key])}, its weights are of "
+                f"{file.path} is damaged: it says {key} {show_setting(stored[key])}, its weights are of "
                 f"{show_setting(found[key])}"
             )
     return {**stored, **found, **_read_input(file.checkpoint, file.path)}
@@ -166,14 +166,14 @@ def _read_identity(file: NetworkFile) -> dict[str, Any]:
             raise UserError(f"num_classes is {classes}, there is {stored}")
         return found
     except (UserError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(f"{file.path} is spoilt: its identity is not that of its network ({error})") from error
+        raise UserError(f"{file.path} is damaged: its identity is not that of its network ({error})") from error
 
 
 def _read_input(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Returns size and normalisation of the images from a checkpoint's config, as far as they are there."""
     config = checkpoint.get("config", {})
     if not isinstance(config, Mapping):
-        raise UserError(f"{path} is spoilt: its config is a {type(config).__name__}, not named settings")
+        raise UserError(f"{path} is damaged: its config is a {type(config).__name__}, not named settings")
     found = {}
     for key, holds, wanted in (
         ("data.height", lambda v: _is_side(v, SMALLEST_HEIGHT), f"pixels from {SMALLEST_HEIGHT} to {LARGEST_SIDE}"),
@@ -184,7 +184,7 @@ def _read_input(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
         if key in config:
             value = config[key]
             if not holds(value):
-                raise UserError(f"{path} is spoilt: its {key} is {str(value)[:60]!r}, expected are {wanted}")
+                raise UserError(f"{path} is damaged: its {key} is {str(value)[:60]!r}, expected are {wanted}")
             found[key] = list(value) if isinstance(value, list | tuple) else value
     return found
 

@@ -16,7 +16,7 @@ GENOTYPE = Genotype(
 
 
 class ChildNet(OSNetBase):
-    """A network with one OSBlock a block, as its genotype says; see ``build_child``."""
+    """A network with one OSBlock per block, as its genotype says; see ``build_child``."""
 
     def __init__(self, num_classes: int, genotype: Genotype, *, width: float, stem_norm: str, loss: str) -> None:
         placements = [CANDIDATES[name] for name in genotype.check().blocks]

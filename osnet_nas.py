@@ -8,22 +8,20 @@ separate candidates, as in the paper, or one trunk that four tails of norms shar
 Source: arXiv 1910.06827, section on differentiable architecture search.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genotype import BLOCK_NAMES, BLOCK_PATHS, CANDIDATE_NAMES, STAGES, Genotype
+from genotype import BLOCK_PATHS, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, STAGES, Genotype
 from osnet_blocks import CANDIDATES, InstanceNorm, OSBlock, OSNetBase
 from search.paths import sample_path_weights
 from utils.errors import UserError
 
 __all__ = ["MixedBlock", "SharedMixedBlock", "SuperNet", "build_supernet", "sample_path_weights"]
 
-NUM_BLOCKS = len(BLOCK_NAMES)
-NUM_CANDIDATES = len(CANDIDATE_NAMES)
 PLACEMENTS = tuple(CANDIDATES.values())
 BlockFactory = Callable[[int, int], nn.Module]  # of the channels that come in and go out: a mixed block
 
@@ -206,10 +204,10 @@ class SuperNet(OSNetBase):
         """Makes a genotype's candidates the only probable ones: what ``derive`` then returns."""
         self.alphas.copy_(F.one_hot(torch.tensor(genotype.indices), NUM_CANDIDATES))
 
-    def derive(self, found: Mapping[str, Any] | None = None) -> Genotype:
+    def derive(self) -> Genotype:
         """Returns the genotype of the most probable candidates; of equals the first in the candidate table."""
         best = self.alphas.detach().argmax(dim=-1)
-        return Genotype.from_blocks([CANDIDATE_NAMES[int(k)] for k in best], found)
+        return Genotype.from_blocks([CANDIDATE_NAMES[int(k)] for k in best])
 
     def child_state(self, genotype: Genotype) -> dict[str, Tensor]:
         """Returns the weights of one path as a child's state dict, its norms' scale and shift at 1 and 0.

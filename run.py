@@ -6,9 +6,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from build import (
     build_resumed,
     build_scorer,
     build_trainer,
+    check_derives,
     check_identity,
     load_weights,
 )
 from build_design import build_design
-from build_search import build_ranker
+from build_search import METHODS, Decide
 from datasets.build import Data, build_loaders, build_targets
 from default_config import flatten, settle
 from engine.footprint import Forecast
@@ -35,7 +35,6 @@ from engine.interrupt import StopRequest
 from engine.memory import measure_peak_memory
 from engine.metrics import RunFacts, format_metrics, list_versions
 from engine.pictures import Pictures
-from engine.safety import explain_faults
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
 from engine.task import TrainSettings
@@ -43,19 +42,15 @@ from engine.trainer import Trainer
 from experiment import identify_experiment
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
-from search.answer import RANKING_NAME
-from search.decide_argmax import decide_argmax
-from search.decide_ranking import answer_by_ranking
 from search.design import DesignedSearch
 from search.ending import collect_budgets, collect_trajectories, conclude, list_trials
 from search.paths import GumbelSoftmax
-from search.ranking import RANKING_ADVICE, Ranker
 from search.report import ReportData
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
-from utils.run_folder import EVALUATION_LOG, TRAIN_LOG, RunFolder
+from utils.run_folder import EVALUATION_LOG, PLAN_NAME, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -78,7 +73,7 @@ class Job:
         config: The merged settings, as YAML.
         input_size: Height and width of the network's input, px.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
-        make_ranker: Makes what ranks all sub-networks once they are trained; None where the method does not.
+        decide: Finds a search's answer once its super-network is trained; None where nothing is searched.
         started: ``time.monotonic()`` at its start.
     """
 
@@ -94,7 +89,7 @@ class Job:
     config: str
     input_size: tuple[int, int]
     found: Mapping[str, Any]
-    make_ranker: Callable[[], Ranker] | None
+    decide: Decide | None
     started: float
 
 
@@ -128,44 +123,27 @@ def run(job: Job | DesignJob) -> None:
         run_design(job)
     elif job.trainer is None:
         run_evaluation(job)
-    elif isinstance(job.network.model, SuperNet) and job.make_ranker:
-        run_one_shot(job, job.trainer, job.network.model, job.make_ranker)
-    elif isinstance(job.network.model, SuperNet):
-        run_search(job, job.trainer, job.network.model)
+    elif job.decide is not None:
+        run_search(job, job.trainer, job.decide)
     else:
         run_training(job, job.trainer)
 
 
-def run_search(job: Job, trainer: Trainer, supernet: SuperNet) -> None:
-    """Trains the super-network, keeps each block's most probable candidate, scores the network that this derives."""
+def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
+    """Trains the super-network, finds the answer, scores the network found with the weights that it has there."""
     start(job)
     scores = train(trainer)
-    alpha_data = "train" if trainer.alpha_batches is None else "held_out"
-    answer = decide_argmax(supernet.alphas.detach().cpu(), supernet.derive(), measure_costs(job, trainer), alpha_data)
+    answer = decide(lambda: measure_costs(job, trainer))
     if job.folder.writes:
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
-    report(job, scores)
-
-
-def run_one_shot(job: Job, trainer: Trainer, supernet: SuperNet, make_ranker: Callable[[], Ranker]) -> None:
-    """Trains one path per step, ranks all sub-networks on held-out images, decides, scores the network found."""
-    start(job)
-    train(trainer)
-    with explain_faults(job.runtime, RANKING_ADVICE):
-        ranking = make_ranker().run()
-    answer = job.runtime.share(answer_by_ranking(ranking, measure_costs(job, trainer)))
-    supernet.settle(answer.genotype)
-    if job.folder.writes:
-        shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
-        arrays = {"ap": ranking.average_precision, "query_pids": ranking.query_pids}
-        conclude(job.folder.path, answer, job.found, shown, arrays)
-    report(job, job.scorer.score(job.pictures))
+    report(job, scores or job.scorer.score(job.pictures))
 
 
 def run_design(job: DesignJob) -> None:
     """Trains the children that a design asks for, and answers."""
     job.folder.prepare()
+    job.search.keep_plan()
     job.folder.write("config.yaml", job.config)
     answer, results = job.search.run()
     shown = ReportData(job.facts.command, job.config, [collect_budgets(results)], {"Trainings": list_trials(results)})
@@ -191,8 +169,8 @@ def start(job: Job) -> None:
     job.folder.prepare()
     if job.folder.trains:
         job.folder.write("config.yaml", job.config)
-    if job.data.held_out:
-        job.folder.write("holdout.json", json.dumps(job.data.held_out.facts, indent=2) + "\n")
+        if job.data.held_out:
+            job.folder.write("holdout.json", json.dumps(job.data.held_out.facts, indent=2) + "\n")
     logger.info("%s", job.data.summary())
     logger.info("%s", describe_network(job.network, *job.input_size))
     runtime = job.runtime
@@ -279,7 +257,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         UserError: a user error.
     """
     if cfg.nas.method == "design" and cfg.model.name == "osnet_nas":
-        return build_design_job(cfg, runtime, command)
+        return build_design_job(cfg, runtime, stop, command)
     started = time.monotonic()
     if not runtime.is_main:
         logging.getLogger().setLevel(logging.ERROR)  # while every process says the same
@@ -300,9 +278,7 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
-    network = build_network(cfg, max(data.num_train_pids, 1))
-    if cfg.model.load_weights and checkpoint is None:
-        load_weights(network, cfg.model.load_weights)
+    network = build_started_network(cfg, data, continues=checkpoint is not None)
     pictures = build_pictures(cfg, data) if runtime.is_main else None
     step, memory, trainer = None, None, None
     if folder.trains:
@@ -319,16 +295,30 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     experiment = identify_experiment(settings, network.identity, data.hash_images())
     facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
-    ranker = None
-    if isinstance(network.model, SuperNet) and cfg.nas.method == "uniform":
-        ranker = partial(build_ranker, cfg, runtime, data, network.model, folder.checkpoints / RANKING_NAME)
+    decide = None
+    if isinstance(network.model, SuperNet):
+        decide = METHODS[cfg.nas.method].build_decision(cfg, runtime, data, network.model, folder)
     return Job(
         folder, runtime, data, network, scorer, trainer, memory, pictures, facts, cfg.dump(),
-        (cfg.data.height, cfg.data.width), found, ranker, started,
+        (cfg.data.height, cfg.data.width), found, decide, started,
     )  # fmt: skip
 
 
-def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> DesignJob:
+def build_started_network(cfg: CfgNode, data: Data, continues: bool) -> Network:
+    """Builds the network with what it starts from: random weights or a file's, in a run that ``continues`` none yet.
+
+    Raises:
+        UserError: a file that does not fit, or that nothing can be derived from.
+    """
+    network = build_network(cfg, max(data.num_train_pids, 1))
+    if cfg.model.load_weights and not continues:
+        load_weights(network, cfg.model.load_weights)
+    if cfg.test.evaluate:
+        check_derives(network, cfg.model.load_weights)
+    return network
+
+
+def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> DesignJob:
     """Builds a designed search.
 
     Raises:
@@ -338,19 +328,28 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, command: Sequence[str]) -> 
         raise UserError("nas.method design starts its trainings itself; start it without torchrun")
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
-    search, images = build_design(cfg, folder.path)
-    experiment = identify_experiment(flatten(cfg), {"recipe": search.conditions["settings"]}, images)
-    facts = RunFacts(experiment, cfg.train.seed, command, {})
-    return DesignJob(folder, search, facts, cfg.dump(), build_found(cfg, facts, images))
+    if not (folder.path / PLAN_NAME).exists():
+        folder.refuse_earlier_run()
+    stop.goes_on = True
+    search, trial_cfg, images = build_design(cfg, folder.path)
+    network = {"recipe": search.conditions["settings"]}
+    facts = RunFacts(identify_experiment(flatten(cfg), network, images), cfg.train.seed, command, network)
+    return DesignJob(folder, search, facts, cfg.dump(), build_found(trial_cfg, facts, images))
 
 
 def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:
-    """Builds what a genotype's file says of the search that found it; ``images`` stands for those trained on."""
+    """Builds what a genotype's file says of the search that found it.
+
+    Args:
+        cfg: Of the training that the search rests on.
+        facts: What identifies the search.
+        images: Stands for the images that were trained on.
+    """
     return {
         "sources": list(cfg.data.sources),
         "epochs": cfg.train.max_epoch,
         "width": cfg.model.width,
-        "seed": cfg.train.seed,
+        "seed": facts.seed,
         "experiment": facts.experiment,
         "training_images": images,
         **list_versions(),

@@ -85,4 +85,4 @@ def check_input_size(height: int, width: int) -> None:
             f"{SMALLEST_HEIGHT}×{SMALLEST_WIDTH}"
         )
     if max(height, width) > LARGEST_SIDE:
-        raise UserError(f"input of {height}×{width} pixels (height × width): at most {LARGEST_SIDE} a side are allowed")
+        raise UserError(f"input of {height}×{width} pixels (height × width): a side has at most {LARGEST_SIDE}")

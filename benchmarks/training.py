@@ -100,7 +100,6 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
             targets={},
             preparer=Preparer(channels_last=cfg.train.channels_last),
             num_train_pids=NUM_PIDS,
-            num_train_cams=1,
             sources={},
         )
         (Path(folder) / "checkpoints").mkdir()
@@ -181,7 +180,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--one", action="store_true", help="measure these settings, in this process, and print JSON")
-    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting of default_config.py")
+    parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting (config_keys.py)")
     arguments = parser.parse_intermixed_args()
     try:
         if arguments.one:

@@ -71,7 +71,6 @@ class Data:
         targets: By data set name, in the configuration's order.
         preparer: Turns a batch into the network's input.
         num_train_pids: Training identities; labels are 0 … num_train_pids - 1.
-        num_train_cams: Training cameras, those of different sources counted apart.
         sources: The training images of each source, by name.
         held_out: How the sources were divided, None where they were not; its tests are among the targets.
         taught: Batches of held-out cameras' images of trained people, with their labels; None: not asked for.
@@ -81,7 +80,6 @@ class Data:
     targets: dict[str, Target]
     preparer: Preparer
     num_train_pids: int
-    num_train_cams: int
     sources: Mapping[str, Sequence[Sample]]
     held_out: HeldOut | None = None
     taught: TrainLoader | None = None
@@ -163,8 +161,7 @@ def build_loaders(
                 f"{cfg.train.batch_size}; lower it, or nas.num_folds"
             )
         taught = _build_train_loader(cfg, labelled, pipeline, device, rank, world_size)
-    num_cams = len({s.camid for s in samples})
-    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, num_cams, sources, held_out, taught)
+    return Data(train, targets, build_preparer(cfg, pipeline), num_pids, sources, held_out, taught)
 
 
 def build_targets(
@@ -177,7 +174,7 @@ def build_targets(
     """
     names = list(cfg.data.targets) or list(cfg.data.sources)
     targets = _build_targets(cfg, read_data_sets(cfg, names), device, rank, world_size, share)
-    return Data(None, targets, build_preparer(cfg), 0, 0, {})
+    return Data(None, targets, build_preparer(cfg), 0, {})
 
 
 def build_preparer(cfg: CfgNode, pipeline: Pipeline | None = None) -> Preparer:
@@ -211,11 +208,30 @@ def build_sampler(cfg: CfgNode, samples: Sequence[Sample]) -> Sampler:
 
 
 def read_sources(cfg: CfgNode, splits: Mapping[str, Splits], target_names: Iterable[str]) -> dict[str, list[Sample]]:
-    """Returns each source's training images; with ``data.combineall`` its others too, unless it is also a target."""
+    """Returns each source's training images, of as many people as ``data.max_train_ids`` says.
+
+    With ``data.combineall`` its others are training images too, unless it is also a target.
+
+    Raises:
+        UserError: a source has fewer people.
+    """
     both = [name for name in cfg.data.sources if name in set(target_names)] if cfg.data.combineall else []
     if both:
         logger.info("data.combineall adds no images of %s: they are tested on", ", ".join(both))
-    return {name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources}
+    sources = {
+        name: training_samples(splits[name], cfg.data.combineall and name not in both) for name in cfg.data.sources
+    }
+    return {name: _limit_people(name, images, cfg.data.max_train_ids) for name, images in sources.items()}
+
+
+def _limit_people(name: str, samples: list[Sample], num_people: int) -> list[Sample]:
+    """Returns the images of the people with the lowest numbers, of all where ``num_people`` is 0."""
+    if num_people == 0:
+        return samples
+    people = sorted({s.pid for s in samples})
+    if num_people > len(people):
+        raise UserError(f"data.max_train_ids {num_people}: {name} has {len(people)} people to train on; lower it")
+    return [s for s in samples if s.pid <= people[num_people - 1]]
 
 
 def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:

@@ -39,7 +39,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
 
-class HasQueryAndGallery(Protocol):
+class EvaluationTarget(Protocol):
     """What a network is tested on."""
 
     @property
@@ -51,7 +51,7 @@ class HasQueryAndGallery(Protocol):
         """Images that are searched in."""
 
     @property
-    def splits(self) -> Mapping[int, "HasQueryAndGallery"]:
+    def splits(self) -> Mapping[int, "EvaluationTarget"]:
         """By number the splits to take the mean over, whose images are in the above; empty: the above is the split."""
 
     @property
@@ -63,7 +63,7 @@ class Observer(Protocol):
     """Sees every ranking that is scored."""
 
     def watch(
-        self, name: str, target: HasQueryAndGallery, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+        self, name: str, target: EvaluationTarget, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
     ) -> Iterable[Tensor]:
         """Passes the blocks of rows of a target's distance matrix on, unchanged; ``distance`` says what they hold."""
 
@@ -102,7 +102,7 @@ class ScoringRules:
         flip: Features are the mean over an image and its mirror image.
         camera_pairs: Score each pair of cameras too.
         rerank: Score the k-reciprocally re-ranked distances too, as target ``NAME+rerank``.
-        single_gallery_shot: Names of targets whose CMC takes one random gallery image an identity.
+        single_gallery_shot: Names of targets whose CMC takes one random gallery image per identity.
     """
 
     metric: str = "euclidean"
@@ -141,7 +141,7 @@ def compute_features(
 
 def evaluate_targets(
     network: nn.Module,
-    targets: Mapping[str, HasQueryAndGallery],
+    targets: Mapping[str, EvaluationTarget],
     prepare: Prepare,
     runtime: Runtime,
     rules: ScoringRules,
@@ -185,7 +185,7 @@ def evaluate_targets(
 
 def score_rankings(
     name: str,
-    target: HasQueryAndGallery,
+    target: EvaluationTarget,
     query: LabelledFeatures,
     gallery: LabelledFeatures,
     rules: ScoringRules,

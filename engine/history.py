@@ -57,8 +57,9 @@ class History:
 
     def write_epoch(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
         """Appends an epoch's numbers, by name, to both; ``epoch`` and ``step`` count from 1."""
+        line = _format_line({"epoch": epoch, "step": step, **numbers})
         with self._tolerating_faults(FILE_NAME), self._path.open("a", encoding="utf-8") as file:
-            file.write(_format_line({"epoch": epoch, "step": step, **numbers}))
+            file.write(f"\n{line}" if FILE_NAME in self._failed else line)  # what failed may have left half a line
         self.write_step({name: value for name, value in numbers.items() if not name.startswith("train/")}, step)
 
     def write_step(self, numbers: Mapping[str, float], step: int) -> None:
@@ -83,11 +84,14 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Reads the lines of a ``history.jsonl``; [] where there is none. A last line that was cut off is left out."""
+    """Reads the lines of a ``history.jsonl``; [] where there is none. Lines that a full disk cut off are left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [numbers for numbers in found if isinstance(numbers, dict) and "epoch" in numbers]
 
 
 def _format_line(numbers: Mapping[str, float]) -> str:

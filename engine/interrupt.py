@@ -56,10 +56,13 @@ class StopRequest:
     Args:
         last: Where the run's newest checkpoint goes, for the line that says how to continue; None for no such file.
         announce: Say on stderr that a held signal was received.
+
+    Attributes:
+        goes_on: Whether the same command goes on with what is finished; a designed search's does.
     """
 
     def __init__(self, last: Path | None = None, announce: bool = True) -> None:
-        self.last, self.announce = last, announce
+        self.last, self.announce, self.goes_on = last, announce, False
         self.received: signal.Signals | None = None
         self._held = self._quiet = self._leaving = False
         self._owner = os.getpid()
@@ -112,6 +115,8 @@ class StopRequest:
         stopped = f"stopped by {self.received.name}" if self.received else "stopped"
         if self.last is not None and self.last.exists():
             return Interrupted(f"{stopped}; continue with: model.resume {self.last}", exit_code)
+        if self.goes_on:
+            return Interrupted(f"{stopped}; what is finished is kept: continue with the same command", exit_code)
         return Interrupted(f"{stopped} before anything was saved; start again in the same way", exit_code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -101,7 +101,7 @@ def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, 
 
 
 def build_scheduler(cfg: Any, optimizer: optim.Optimizer) -> LRScheduler:
-    """Builds the schedule of the ``train`` settings; it steps once an epoch.
+    """Builds the schedule of the ``train`` settings; it steps once per epoch.
 
     Raises:
         UserError: ``train.stepsize`` has several entries under single_step, or they do not rise under multi_step.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.evaluator import Batches, HasQueryAndGallery, LabelArrays, Prepare
+from engine.evaluator import Batches, EvaluationTarget, LabelArrays, Prepare
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram
@@ -40,7 +40,7 @@ _CAPTION = 34  # characters
 class WatchedRanking:
     """What is kept of one target's ranking; ``result`` comes last."""
 
-    target: HasQueryAndGallery
+    target: EvaluationTarget
     distance: str
     rules: MatchRules
     lists: TopLists
@@ -64,7 +64,7 @@ class Pictures:
         self._network: tuple[nn.Module, Prepare] | None = None
 
     def watch(
-        self, name: str, target: HasQueryAndGallery, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
+        self, name: str, target: EvaluationTarget, blocks: Iterable[Tensor], labels: LabelArrays, distance: str
     ) -> Iterable[Tensor]:
         """Passes the blocks of a target's distance matrix on and keeps what the pictures show."""
         if not self.topk:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from engine.evaluator import HasQueryAndGallery, Prepare, ScoringRules, evaluate_targets
+from engine.evaluator import EvaluationTarget, Prepare, ScoringRules, evaluate_targets
 from engine.pictures import Pictures
 from engine.safety import explain_faults
 from engine.scores import Scores
@@ -27,7 +27,7 @@ class Scorer:
 
     label: str
     get_network: Callable[[], nn.Module]
-    targets: Mapping[str, HasQueryAndGallery]
+    targets: Mapping[str, EvaluationTarget]
     prepare: Prepare
     rules: ScoringRules
     runtime: Runtime

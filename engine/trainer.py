@@ -52,7 +52,7 @@ class Trainer:
         config: All settings, flat; saved with each checkpoint.
         images: Stands for the training images; saved, and compared on resuming.
         stop: Tells whether the run was asked to stop.
-        evaluate: Scores the model, None for no targets.
+        evaluate: Scores the model; None where there is nothing to score before the training's end.
         scored_state: Weights that were scored last, by name, where those are not the model's own.
     """
 

@@ -55,27 +55,27 @@ def compare_searches(searches: Sequence[Submission]) -> Agreement:
     number = len(searches)
     if number < 2:
         raise UserError("agreement is between two or more searches")
-    genes = np.array([[int(digit) for digit in search.digits] for search in searches])
-    votes = count_votes(genes)
+    genotypes = np.array([[int(digit) for digit in search.digits] for search in searches])
+    votes = count_votes(genotypes)
     taus = np.eye(number)
     for i in range(number):
         for j in range(i):
             taus[i, j] = taus[j, i] = correlate_rankings(searches[i].scores, searches[j].scores)
     share = (votes * (votes - 1)).sum() / (len(BLOCK_NAMES) * number * (number - 1))
-    return Agreement(votes, float(share), estimate_kappa(genes), taus)
+    return Agreement(votes, float(share), estimate_kappa(genotypes), taus)
 
 
-def count_votes(genes: np.ndarray) -> np.ndarray:
+def count_votes(genotypes: np.ndarray) -> np.ndarray:
     """Counts how many of the genotypes, (n, 6), have each candidate in each block, (6, 4)."""
-    return (genes[:, :, None] == np.arange(len(CANDIDATE_NAMES))).sum(axis=0)
+    return (genotypes[:, :, None] == np.arange(len(CANDIDATE_NAMES))).sum(axis=0)
 
 
-def estimate_kappa(genes: np.ndarray) -> Interval:
+def estimate_kappa(genotypes: np.ndarray) -> Interval:
     """Estimates Fleiss' kappa between genotypes, (n, 6), with its interval."""
-    number = len(genes)
-    kappa = _compute_kappa(genes)
+    number = len(genotypes)
+    kappa = _compute_kappa(genotypes)
     left = range(number) if number > 2 else []
-    without = np.array([_compute_kappa(np.delete(genes, i, axis=0)) for i in left] or [np.nan])
+    without = np.array([_compute_kappa(np.delete(genotypes, i, axis=0)) for i in left] or [np.nan])
     deviation = np.sqrt((number - 1) / number * np.sum((without - np.mean(without)) ** 2))
     reach = float(stats.t.ppf(1 - LEVEL / 2, number - 1) * deviation)
     return Interval(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0))
@@ -89,7 +89,7 @@ def correlate_rankings(one: np.ndarray | None, other: np.ndarray | None) -> floa
     return float(stats.kendalltau(one[both], other[both]).statistic) if both.sum() > 1 else float("nan")
 
 
-def _compute_kappa(genes: np.ndarray) -> float:
+def _compute_kappa(genotypes: np.ndarray) -> float:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)  # one candidate everywhere
-        return float(fleiss_kappa(count_votes(genes), method="fleiss"))
+        return float(fleiss_kappa(count_votes(genotypes), method="fleiss"))

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_GENOTYPES, Genotype, digits_of, number_of
 from utils.files import write_atomically
 
 RANKING_NAME = "ranking.npz"
-NUM_GENOTYPES = len(CANDIDATE_NAMES) ** len(BLOCK_NAMES)
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,10 @@ class Answer:
         score_name: What the scores are, such as "predicted mAP on held-out cameras".
         not_worse: Genotypes, in digits, that are not significantly worse than the best; the found one is among them.
             Empty: the method cannot tell.
-        costs: ``seconds``, ``image_passes`` (forward and backward), ``peak_memory_bytes`` of this process.
+        costs: ``seconds``, ``image_passes`` (forward and backward), ``peak_memory_bytes`` (of the largest process).
         caution: What the reader should know before trusting it; sentences.
         details: More that the method knows, in plain values.
+        arrays: What ``ranking.npz`` keeps beside the scores.
     """
 
     method: str
@@ -63,6 +63,7 @@ class Answer:
     costs: Mapping[str, float]
     caution: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_decided(self) -> int:
@@ -72,7 +73,7 @@ class Answer:
     @property
     def rank(self) -> int:
         """The found genotype's rank among the 4,096 by their scores, from 1."""
-        return 1 + int(np.count_nonzero(self.scores > self.scores[int(self.genotype.digits, 4)]))
+        return 1 + int(np.count_nonzero(self.scores > self.scores[number_of(self.genotype.digits)]))
 
     def as_found(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what ``genotype.json`` keeps of how it was found; ``facts`` (data, versions, …) join it."""
@@ -94,7 +95,7 @@ class Answer:
                 for name, block in zip(BLOCK_NAMES, self.blocks, strict=True)
             ],
             "score": self.score_name,
-            "score_of_found": float(self.scores[int(self.genotype.digits, 4)]),
+            "score_of_found": float(self.scores[number_of(self.genotype.digits)]),
             "rank_of_found": self.rank,
             "not_significantly_worse": list(self.not_worse),
             "caution": list(self.caution),
@@ -121,4 +122,4 @@ def write_ranking(path: Path, scores: np.ndarray, **more: np.ndarray) -> None:
 
 def list_digits() -> list[str]:
     """Lists all 4,096 genotypes in digits, in the order of a ranking."""
-    return [np.base_repr(i, len(CANDIDATE_NAMES)).zfill(len(BLOCK_NAMES)) for i in range(NUM_GENOTYPES)]
+    return [digits_of(i) for i in range(NUM_GENOTYPES)]

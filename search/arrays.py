@@ -19,10 +19,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import NUM_BLOCKS, NUM_CANDIDATES
 from utils.errors import UserError
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 SIZES = (32, 64)
 T = TypeVar("T")
 _NATURAL_FOLDS = 4  # levels of the fold's column

@@ -82,7 +82,9 @@ def make_answer(
         elif block.is_decided:
             reason = f"{CANDIDATE_NAMES[block.best]} is ahead in the first round, but {why}"
         else:
-            reason = f"no candidate is significantly ahead, p = {block.p_decision:.3f}"
+            reason = f"no candidate is significantly ahead of all others, p = {block.p_decision:.3f}"
+            if block.ruled_out:
+                reason += f"; ruled out: {', '.join(CANDIDATE_NAMES[k] for k in block.ruled_out)}"
         blocks.append(
             BlockAnswer(
                 CANDIDATE_NAMES[index], is_decided, reason, *(a.tolist() for a in (block.values, block.low, block.high))
@@ -111,6 +113,7 @@ def make_answer(
             "left_out_error": fit.left_out_error,
             "model": fit.model,
             "lack_of_fit_p": fit.lack_of_fit,
+            "p_values": [block.p_values.tolist() for block in fit.blocks],
             "confirmed": list(confirmed),
             "trainings": len(results),
         },

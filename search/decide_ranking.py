@@ -15,14 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
+from genotype import CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype, digits_of, number_of
 from search.answer import Answer, BlockAnswer
 from search.ranking import Ranking
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
 PAIR_LEVEL = LEVEL / (NUM_BLOCKS * (NUM_CANDIDATES - 1)) / 2  # of one comparison; / 2: either of a pair could be ahead
-NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
 NUM_DRAWS = 10_000
 NUM_DRAWS_OF_ALL = 2_000  # of those, for what compares single sub-networks
 SHARED_WEIGHTS = (
@@ -101,8 +99,8 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
     )  # fmt: skip
     not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
     composed = "".join(str(block.chosen) for block in blocks)
-    best = _write_digits(int(scores.argmax()))
-    is_good = _number(composed) in not_worse
+    best = digits_of(int(scores.argmax()))
+    is_good = number_of(composed) in not_worse
     return RankingDecision(
         digits=composed if is_good else best,
         blocks=blocks,
@@ -195,10 +193,11 @@ def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
         value_name="held-out mAP above the mean of all sub-networks",
         scores=scores,
         score_name="mAP of the sub-network on held-out images, with the shared weights",
-        not_worse=[_write_digits(int(i)) for i in not_worse[np.argsort(-scores[not_worse], kind="stable")]],
+        not_worse=[digits_of(int(i)) for i in not_worse[np.argsort(-scores[not_worse], kind="stable")]],
         costs=costs,
         caution=[SHARED_WEIGHTS],
         details={"best": decision.best, "score_of_best": float(scores.max()), "people": decision.num_people},
+        arrays={"ap": ranking.average_precision, "query_pids": ranking.query_pids},
     )
 
 
@@ -209,14 +208,9 @@ def _explain(block: BlockMarginals, chosen: int, is_composed: bool) -> str:
     ahead += f"{block.share_beaten[second]:.1%} of draws of people"
     if not is_composed and chosen != block.chosen:
         return f"as in the best of all, since blocks interact; alone it would be {CANDIDATE_NAMES[block.chosen]}"
-    if block.is_decided or chosen == block.best:
+    if block.is_decided:
         return ahead
-    return f"the simplest of those not beaten; {ahead}"
-
-
-def _number(digits: str) -> int:
-    return int(digits, NUM_CANDIDATES)
-
-
-def _write_digits(number: int) -> str:
-    return np.base_repr(number, NUM_CANDIDATES).zfill(NUM_BLOCKS)
+    others = [k for k in range(NUM_CANDIDATES) if k != block.best]
+    ruled_out = [CANDIDATE_NAMES[k] for k in others if block.share_beaten[k] >= 1 - PAIR_LEVEL]
+    ahead += f"; ruled out: {', '.join(ruled_out)}" if ruled_out else ""
+    return ahead if chosen == block.best else f"the simplest of those not ruled out; {ahead}"

@@ -21,10 +21,11 @@ from search.launcher import Launcher
 from search.trials import Trial, TrialResult, complete_trials
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.run_folder import PLAN_NAME
 
 logger = logging.getLogger(__name__)
 
-PLAN_NAME, TRIALS_NAME = "plan.json", "runs"
+TRIALS_NAME = "runs"
 CONFIRM_SEEDS = 3  # new trainings of each confirmed architecture
 
 
@@ -87,9 +88,8 @@ class DesignedSearch:
         """Trains both rounds and returns the answer, with all trainings' results.
 
         Raises:
-            UserError: the folder holds another plan, or too many trainings failed for the effects to be told.
+            UserError: too many trainings failed for the effects to be told.
         """
-        self._keep_plan()
         first = self._complete(self.design.list_first_round(), "first round")
         fit = fit_effects(observe(first))
         log_fit(fit)
@@ -113,8 +113,8 @@ class DesignedSearch:
         results = [*first, *second]
         return make_answer(fit, table[0].digits, why, [c.as_document() for c in table], results), results
 
-    def _keep_plan(self) -> None:
-        """Writes the plan, or checks that the folder's is the same.
+    def keep_plan(self) -> None:
+        """Writes the plan, which comes before anything else, or checks that the folder's is the same.
 
         Raises:
             UserError: it differs; the message shows where.

@@ -13,9 +13,6 @@ Two models, for two questions:
   intervals are for the score of a new training: what the model lacks cannot be told from noise where each architecture
   is trained once, and intervals for the means would leave it out (simulated with interactions: they hold half of them).
 
-Tried on simulated scores and not kept, as they predicted no better: the model of least error without that rule, and
-random effects for each group of terms, their variances by restricted maximum likelihood.
-
 Source: Hsu, "Multiple Comparisons" (1996), on the best of several means; Hastie, Tibshirani, Friedman, "Elements of
 Statistical Learning" (2009), section 7.10, on the one-standard-error rule.
 """
@@ -27,10 +24,9 @@ import numpy as np
 import statsmodels.api as sm
 from scipy import stats
 
+from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS
 from search.trainings import (
     MIN_RESIDUALS,
-    NUM_BLOCKS,
-    NUM_CANDIDATES,
     Observation,
     Trainings,
     code_candidates,
@@ -38,7 +34,7 @@ from search.trainings import (
 )
 
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
-NUM_INS = (0, 1, 1, 2)  # instance norms of each candidate
+NUM_PAIRS = NUM_BLOCKS * NUM_CANDIDATES * (NUM_CANDIDATES - 1) // 2
 NUM_DRAWS = 2000  # for the set of architectures that cannot be told from the best
 MODELS = ("bits", "candidates", "bits and counts", "candidates and counts")  # by rising number of terms
 
@@ -55,6 +51,7 @@ class BlockEffects:
         best: The candidate with the highest value, 0–3.
         p_decision: P-value of the best's lead over the second, adjusted over the blocks.
         is_decided: Whether that is at most ``LEVEL``.
+        ruled_out: Candidates that the best beats, of all pairs in all blocks compared at ``LEVEL`` together.
         chosen: The best where it is decided; else, of those not significantly worse, the one with the fewest IN.
     """
 
@@ -65,6 +62,7 @@ class BlockEffects:
     best: int
     p_decision: float
     is_decided: bool
+    ruled_out: tuple[int, ...]
     chosen: int
 
 
@@ -121,7 +119,7 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
         UserError: too few trainings, or such that an effect cannot be told; says what is missing.
     """
     data = collect_trainings(observations)
-    fit = sm.OLS(*data.whiten(code_candidates(data.genes))).fit()
+    fit = sm.OLS(*data.whiten(code_candidates(data.genotypes))).fit()
     model = choose_model(data)
     predicted = _predict_all(model, data)
     return EffectsFit(
@@ -138,9 +136,9 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
     )
 
 
-def code_model(name: str, genes: np.ndarray) -> np.ndarray:
+def code_model(name: str, genotypes: np.ndarray) -> np.ndarray:
     """Codes genotypes (n, 6) as the terms of one of ``MODELS``, centred over all 4,096."""
-    inside, outside = (genes & 1) - 0.5, (genes >> 1) - 0.5
+    inside, outside = (genotypes & 1) - 0.5, (genotypes >> 1) - 0.5
     terms = [inside, outside]
     if name.startswith("candidates"):
         terms.append(4 * inside * outside)
@@ -154,15 +152,15 @@ def choose_model(data: Trainings) -> str:
     """Returns the simplest of ``MODELS`` whose leave-one-out error is within one standard error of the best."""
     errors = {}
     for name in MODELS:
-        scores, design = data.whiten(code_model(name, data.genes))
+        scores, design = data.whiten(code_model(name, data.genotypes))
         if len(scores) - design.shape[1] >= MIN_RESIDUALS:
-            errors[name] = _leave_one_out_residuals(design, scores, data.genes) ** 2
+            errors[name] = _leave_one_out_residuals(design, scores, data.genotypes) ** 2
     best = min(errors, key=lambda name: float(errors[name].mean()))
     margin = errors[best].std(ddof=1) / np.sqrt(len(data.scores))
     return next(name for name in errors if errors[name].mean() <= errors[best].mean() + margin)
 
 
-def _leave_one_out_residuals(design: np.ndarray, scores: np.ndarray, genes: np.ndarray) -> np.ndarray:
+def _leave_one_out_residuals(design: np.ndarray, scores: np.ndarray, genotypes: np.ndarray) -> np.ndarray:
     """Returns what each score differs from its prediction by all trainings of other architectures.
 
     Of architectures trained once by the hat matrix, of the others together: (I − H_gg)⁻¹ times their residuals.
@@ -170,7 +168,7 @@ def _leave_one_out_residuals(design: np.ndarray, scores: np.ndarray, genes: np.n
     q, _ = np.linalg.qr(design)
     residuals = scores - q @ (q.T @ scores)
     result = np.empty_like(residuals)
-    _, group_of = np.unique(genes, axis=0, return_inverse=True)
+    _, group_of = np.unique(genotypes, axis=0, return_inverse=True)
     for group in range(group_of.max() + 1):
         rows = np.flatnonzero(group_of.ravel() == group)
         own = np.eye(len(rows)) - q[rows] @ q[rows].T
@@ -193,12 +191,14 @@ def _judge_blocks(fit: sm.regression.linear_model.RegressionResults, first: int)
         others = np.delete(np.arange(NUM_CANDIDATES), best)
         close = [best, *others[np.asarray(gaps.pvalue) > LEVEL]]
         simplest = int(min(close, key=lambda k: (NUM_INS[k], -values[k])))
-        found.append((values, low, high, np.asarray(test.pvalue), best, float(np.max(gaps.pvalue)), simplest))
-    adjusted = adjust_holm([block[5] for block in found])
+        p_gaps = dict(zip(others.tolist(), np.asarray(gaps.pvalue).tolist(), strict=True))
+        found.append((values, low, high, np.asarray(test.pvalue), best, p_gaps, simplest))
+    adjusted = adjust_holm([max(block[5].values()) for block in found])
     return tuple(
         BlockEffects(values, low, high, p, best, adjusted[i], adjusted[i] <= LEVEL,
+                     tuple(k for k, p_gap in p_gaps.items() if p_gap * NUM_PAIRS <= LEVEL or adjusted[i] <= LEVEL),
                      best if adjusted[i] <= LEVEL else simplest)
-        for i, (values, low, high, p, best, _, simplest) in enumerate(found)
+        for i, (values, low, high, p, best, p_gaps, simplest) in enumerate(found)
     )  # fmt: skip
 
 
@@ -212,7 +212,7 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
 def _predict_all(model: str, data: Trainings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Predicts all genotypes: means, both ends of a new training's intervals, and which are not significantly worse."""
-    fit = sm.OLS(*data.whiten(code_model(model, data.genes))).fit()
+    fit = sm.OLS(*data.whiten(code_model(model, data.genotypes))).fit()
     everything = np.array(list(np.ndindex(*[NUM_CANDIDATES] * NUM_BLOCKS)))
     rows = np.hstack([np.zeros((len(everything), data.nuisance.shape[1])), code_model(model, everything)])
     rows[:, 0] = 1
@@ -241,13 +241,13 @@ def _find_not_worse(rows: np.ndarray, means: np.ndarray, covariance: np.ndarray,
 def _leave_out(data: Trainings) -> np.ndarray:
     """Predicts each architecture by a model that is chosen and fitted without it; see ``EffectsFit.left_out``."""
     pairs, num_nuisance = [], data.nuisance.shape[1]
-    for architecture in np.unique(data.genes, axis=0):
-        own = (data.genes == architecture).all(axis=1)
+    for architecture in np.unique(data.genotypes, axis=0):
+        own = (data.genotypes == architecture).all(axis=1)
         rest = data.select(~own)
         if np.linalg.matrix_rank(rest.nuisance) < num_nuisance:
             continue
         model = choose_model(rest)
-        scores, design = rest.whiten(code_model(model, rest.genes))
+        scores, design = rest.whiten(code_model(model, rest.genotypes))
         params = np.linalg.lstsq(design, scores, rcond=None)[0]
         blocking = data.nuisance[own, 1:] @ params[1:num_nuisance]
         predicted = params[0] + code_model(model, architecture[None]) @ params[num_nuisance:]

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.history import FILE_NAME, read_history
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.answer import RANKING_NAME, Answer, write_ranking
@@ -22,13 +20,7 @@ logger = logging.getLogger(__name__)
 SHOWN_TRIALS = 18  # lines of a figure that can be told apart
 
 
-def conclude(
-    folder: Path,
-    answer: Answer,
-    facts: Mapping[str, Any],
-    shown: ReportData,
-    arrays: Mapping[str, np.ndarray] | None = None,
-) -> None:
+def conclude(folder: Path, answer: Answer, facts: Mapping[str, Any], shown: ReportData) -> None:
     """Saves, draws and prints a search's answer.
 
     Args:
@@ -36,11 +28,10 @@ def conclude(
         answer: What was found.
         facts: Of data, settings and versions; kept with the genotype and shown in the report.
         shown: What the report shows beside them.
-        arrays: What ``ranking.npz`` keeps beside the scores.
     """
     genotype = replace(answer.genotype, found=answer.as_found(facts))
     genotype.to_json(folder / "genotype.json")
-    write_ranking(folder / RANKING_NAME, answer.scores, **(arrays or {}))
+    write_ranking(folder / RANKING_NAME, answer.scores, **answer.arrays)
     save_figure(draw_grid(answer), folder / "architecture.png")
     write_report(folder / "report.html", answer, facts, shown)
     logger.info("found architecture:\n%s", answer.format())

@@ -93,12 +93,10 @@ class RayLauncher:
     Attributes:
         address: ``auto`` for the cluster that this machine is part of, or HOST:PORT.
         gpus_per_job: GPUs for each process, a fraction where several share one; 0: CPU.
-        cpus_per_job: Processors for each.
     """
 
     address: str
     gpus_per_job: float
-    cpus_per_job: float = 1.0
 
     def __call__(self, commands: Mapping[str, Sequence[str]]) -> Iterator[Outcome]:
         """Yields each command's outcome when it has ended; commands of lost machines are started again elsewhere.
@@ -108,10 +106,10 @@ class RayLauncher:
         """
         ray = self._connect()
         try:
-            run = ray.remote(
-                num_cpus=self.cpus_per_job, num_gpus=self.gpus_per_job, max_retries=RETRIES, retry_exceptions=False
-            )(run_command)
-            threads = {"OMP_NUM_THREADS": str(max(1, int(self.cpus_per_job)))}
+            run = ray.remote(num_cpus=1, num_gpus=self.gpus_per_job, max_retries=RETRIES, retry_exceptions=False)(
+                run_command
+            )
+            threads = {"OMP_NUM_THREADS": "1"}
             left = [run.remote(name, list(command), threads) for name, command in commands.items()]
             while left:
                 done, left = ray.wait(left)

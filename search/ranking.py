@@ -26,17 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.recalibration import find_batch_norms
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_GENOTYPES
 from utils.distributed import Runtime
 from utils.files import write_atomically
 from utils.log import format_duration
 
 logger = logging.getLogger(__name__)
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
-NUM_SUBNETS = NUM_CANDIDATES**NUM_BLOCKS
 PREFIX = 2  # blocks that all sub-networks of a part have in common
 NUM_PARTS = NUM_CANDIDATES**PREFIX
+PROGRESS_NAME = "ranking_progress.npz"
 RANKING_ADVICE = (
     "the ranking keeps feature maps of all held-out images: hold out fewer by more nas.num_folds, lower data.height "
     "and data.width, or use a device with more memory"
@@ -170,7 +169,7 @@ class Ranker:
         left = [part for part in range(NUM_PARTS) if np.isnan(found[part]).any()]
         if left:
             logger.info("ranking all %d sub-networks on %d held-out images, norms' statistics by %d training images",
-                        NUM_SUBNETS, *self.tree.num_images)  # fmt: skip
+                        NUM_GENOTYPES, *self.tree.num_images)  # fmt: skip
         started = time.monotonic()
         for first in range(0, len(left), self.runtime.world_size):
             now = left[first : first + self.runtime.world_size]
@@ -183,14 +182,14 @@ class Ranker:
             seconds_left = (time.monotonic() - started) / num_done * (len(left) - num_done)
             logger.info("%d of %d parts ranked, %s left", NUM_PARTS - len(left) + num_done, NUM_PARTS,
                         format_duration(seconds_left))  # fmt: skip
-        return Ranking(found.reshape(NUM_SUBNETS, -1), self.query_pids)
+        return Ranking(found.reshape(NUM_GENOTYPES, -1), self.query_pids)
 
     def _score_part(self, part: int) -> np.ndarray:
         return np.stack([self.score(features) for features in self.tree.iterate_features(part)]).astype(np.float32)
 
     def _read_progress(self) -> np.ndarray:
         """Returns what is done, (16, 256, Q), NaN for the rest."""
-        nothing = np.full((NUM_PARTS, NUM_SUBNETS // NUM_PARTS, len(self.query_pids)), np.nan, np.float32)
+        nothing = np.full((NUM_PARTS, NUM_GENOTYPES // NUM_PARTS, len(self.query_pids)), np.nan, np.float32)
         if not self.progress.exists():
             return nothing
         try:

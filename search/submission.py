@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from genotype import Genotype, is_digits
-from search.answer import NUM_GENOTYPES, RANKING_NAME, list_digits
+from genotype import NUM_GENOTYPES, Genotype, is_digits
+from search.answer import RANKING_NAME, list_digits
 from utils.errors import UserError
 
 

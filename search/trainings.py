@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES
 from utils.errors import UserError
 
-NUM_BLOCKS, NUM_CANDIDATES = len(BLOCK_NAMES), len(CANDIDATE_NAMES)
 MIN_RESIDUALS = 3  # degrees of freedom that the intervals need at least
 MAX_SHARE = 0.999  # of the variance that trainings of one architecture can share
 
@@ -47,14 +46,14 @@ class Trainings(NamedTuple):
     """Trained networks as the fits take them.
 
     Attributes:
-        genes: Candidates, (n, 6).
+        genotypes: Candidates, (n, 6).
         nuisance: A constant, folds and seeds, (n, k).
         scores: (n,).
         whitening: What makes their deviations from the terms independent, (n, n): V^(-1/2).
         repeats: What the whitening was made from.
     """
 
-    genes: np.ndarray
+    genotypes: np.ndarray
     nuisance: np.ndarray
     scores: np.ndarray
     whitening: np.ndarray
@@ -63,7 +62,7 @@ class Trainings(NamedTuple):
     def select(self, rows: np.ndarray) -> "Trainings":
         """Keeps some rows, (n,) bool, with all trainings of an architecture or none."""
         whitening = self.whitening[np.ix_(rows, rows)]
-        return Trainings(self.genes[rows], self.nuisance[rows], self.scores[rows], whitening, self.repeats)
+        return Trainings(self.genotypes[rows], self.nuisance[rows], self.scores[rows], whitening, self.repeats)
 
     def whiten(self, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores and design of a model, ready for least squares."""
@@ -71,7 +70,7 @@ class Trainings(NamedTuple):
 
     def estimate_nuisance(self) -> np.ndarray:
         """Returns the parts of fold and seed in the scores, (n,), beside the candidates' means."""
-        scores, design = self.whiten(code_candidates(self.genes))
+        scores, design = self.whiten(code_candidates(self.genotypes))
         params = np.linalg.lstsq(design, scores, rcond=None)[0]
         return self.nuisance[:, 1:] @ params[1 : self.nuisance.shape[1]]
 
@@ -82,24 +81,24 @@ def collect_trainings(observations: Sequence[Observation]) -> Trainings:
     Raises:
         UserError: too few, or such that an effect cannot be told; says what is missing.
     """
-    genes = np.array([[int(d) for d in o.digits] for o in observations])
+    genotypes = np.array([[int(d) for d in o.digits] for o in observations])
     nuisance, scores = _code_blocking(observations), np.array([o.score for o in observations])
-    _check_identified(genes, nuisance)
-    repeats = _compare_repeats(genes, nuisance, scores)
-    return Trainings(genes, nuisance, scores, make_whitening(genes, repeats.share), repeats)
+    _check_identified(genotypes, nuisance)
+    repeats = _compare_repeats(genotypes, nuisance, scores)
+    return Trainings(genotypes, nuisance, scores, make_whitening(genotypes, repeats.share), repeats)
 
 
-def code_candidates(genes: np.ndarray) -> np.ndarray:
+def code_candidates(genotypes: np.ndarray) -> np.ndarray:
     """Codes genotypes (n, 6) for one mean per candidate and block: (n, 18), sums to zero over a block's candidates."""
     contrasts = np.vstack([np.eye(NUM_CANDIDATES - 1), -np.ones(NUM_CANDIDATES - 1)])
-    return np.hstack([contrasts[genes[:, block]] for block in range(NUM_BLOCKS)])
+    return np.hstack([contrasts[genotypes[:, block]] for block in range(NUM_BLOCKS)])
 
 
-def make_whitening(genes: np.ndarray, share: float) -> np.ndarray:
+def make_whitening(genotypes: np.ndarray, share: float) -> np.ndarray:
     """Returns V^(-1/2) of trainings (n, 6) whose deviations correlate by ``share`` within an architecture."""
-    same = (genes[:, None] == genes).all(axis=2)
+    same = (genotypes[:, None] == genotypes).all(axis=2)
     mean = same / same.sum(axis=1)
-    return mean / np.sqrt(1 - share + share * same.sum(axis=1)) + (np.eye(len(genes)) - mean) / np.sqrt(1 - share)
+    return mean / np.sqrt(1 - share + share * same.sum(axis=1)) + (np.eye(len(genotypes)) - mean) / np.sqrt(1 - share)
 
 
 def _code_blocking(observations: Sequence[Observation]) -> np.ndarray:
@@ -112,31 +111,32 @@ def _code_blocking(observations: Sequence[Observation]) -> np.ndarray:
     return np.hstack(columns)
 
 
-def _check_identified(genes: np.ndarray, nuisance: np.ndarray) -> None:
+def _check_identified(genotypes: np.ndarray, nuisance: np.ndarray) -> None:
     """Raises UserError where the trainings cannot tell all effects apart, and says which candidates were not tried."""
     needed = nuisance.shape[1] + NUM_BLOCKS * (NUM_CANDIDATES - 1) + MIN_RESIDUALS
     missing = [
         f"{block} {CANDIDATE_NAMES[k]}"
         for b, block in enumerate(BLOCK_NAMES)
         for k in range(NUM_CANDIDATES)
-        if not np.any(genes[:, b] == k)
+        if not np.any(genotypes[:, b] == k)
     ]
     if missing:
         raise UserError(f"no finished training has {', '.join(missing)}: the effects cannot be told; train more")
-    if len(genes) < needed:
-        raise UserError(f"{len(genes)} trainings are finished; the effects need at least {needed}")
-    design = np.hstack([nuisance, code_candidates(genes)])
+    if len(genotypes) < needed:
+        raise UserError(f"{len(genotypes)} trainings are finished; the effects need at least {needed}")
+    design = np.hstack([nuisance, code_candidates(genotypes)])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise UserError(
-            f"the {len(genes)} finished trainings mix up effects of different blocks, folds or seeds; train the rest"
+            f"the {len(genotypes)} finished trainings mix up effects of different blocks, folds or seeds; train the "
+            "rest"
         )
 
 
-def _compare_repeats(genes: np.ndarray, nuisance: np.ndarray, scores: np.ndarray) -> Repeats:
+def _compare_repeats(genotypes: np.ndarray, nuisance: np.ndarray, scores: np.ndarray) -> Repeats:
     """Compares what the candidates' means leave over with the spread of repeated trainings, by sums of squares."""
-    cells = np.unique(genes, axis=0, return_inverse=True)[1].ravel()
+    cells = np.unique(genotypes, axis=0, return_inverse=True)[1].ravel()
     same = np.eye(cells.max() + 1)[cells]
-    by_candidates, by_cells = np.hstack([nuisance, code_candidates(genes)]), np.hstack([nuisance[:, 1:], same])
+    by_candidates, by_cells = np.hstack([nuisance, code_candidates(genotypes)]), np.hstack([nuisance[:, 1:], same])
     (left, df_left), (pure, df_pure) = (_sum_squares(design, scores) for design in (by_candidates, by_cells))
     if df_pure < 1 or df_left <= df_pure:
         return Repeats(None, 0.0, float("nan"))

@@ -46,9 +46,9 @@ class Trial:
     def command(self, recipe: Path, folder: Path, settings: Sequence[str] = ()) -> list[str]:
         """Returns the command line that trains it, or goes on with it, in its folder below ``folder``."""
         return [
-            sys.executable, str(MAIN), "--config-file", str(recipe), *settings,
+            sys.executable, str(MAIN), "--config-file", str(recipe.resolve()), *settings,
             "model.genotype", self.digits, "train.seed", str(self.seed), "nas.fold", str(self.fold),
-            "model.resume", "auto", "data.save_dir", str(folder / self.name),
+            "model.resume", "auto", "data.save_dir", str(folder.resolve() / self.name),
         ]  # fmt: skip
 
 

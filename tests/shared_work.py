@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from build import build_network, build_step
-from build_search import build_search_task
+from build_search import build_gumbel_task
 from default_config import load_config
 from engine.evaluator import LabelledFeatures, ScoringRules, score_rankings
 from engine.losses import build_loss
@@ -57,7 +57,7 @@ def draw_batch(count: int = 8, height: int = 32, width: int = 16) -> tuple[Tenso
 
 def build_task(cfg: Any, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
     """Builds the task of the paper's search."""
-    task = build_search_task(cfg, runtime, supernet)
+    task = build_gumbel_task(cfg, runtime, supernet)
     assert isinstance(task, GumbelSearch)
     return task
 

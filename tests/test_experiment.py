@@ -66,6 +66,8 @@ def test_the_rows_of_the_table_are_of_its_recipe() -> None:
     repeat = {"train.seed": 5, "nas.fold": 2, "model.genotype": "110110", "test.batch_size": 7, "data.targets": []}
     assert hash_recipe(recipe | repeat) == hash_recipe(recipe)
     assert hash_recipe(recipe | {"train.lr": 0.1}) != hash_recipe(recipe)
+    assert hash_recipe(recipe | {"test.dist_metric": "euclidean"}) != hash_recipe(recipe)
+    assert hash_recipe(recipe | {"test.eval_epochs": [3]}) == hash_recipe(recipe)
 
 
 def test_recipe_of_compared_trainings_names_its_parts():

@@ -124,7 +124,7 @@ def test_file_of_the_first_version_is_read(tmp_path: Path) -> None:
         ({"conv3": ["OSBlock", None]}, "conv3 names the block None"),
     ],
 )
-def test_spoilt_file_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_damaged_file_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     path = write(tmp_path, **changes)
     with pytest.raises(UserError) as caught:
         Genotype.from_json(path)

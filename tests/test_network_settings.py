@@ -98,8 +98,8 @@ SPOILT: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in SPOILT.items() for value in values])
-def test_spoilt_input_settings_are_one_line(state, key, value):
-    with pytest.raises(UserError, match=rf"best\.pt is spoilt: its {key} is .*, expected are") as caught:
+def test_damaged_input_settings_are_one_line(state, key, value):
+    with pytest.raises(UserError, match=rf"best\.pt is damaged: its {key} is .*, expected are") as caught:
         find_in(config={**CONFIG, key: value}, model=state)
     assert "\n" not in str(caught.value)
 
@@ -110,7 +110,7 @@ def test_a_config_that_is_none(state, config):
         find_in(config=config, model=state)
 
 
-def test_a_spoilt_checkpoint_gives_no_child(tmp_path, state):
+def test_a_damaged_checkpoint_gives_no_child(tmp_path, state):
     with pytest.raises(UserError, match="its config is a list"):
         load_trained_child(write(tmp_path, config=[], model=state))
 
@@ -137,8 +137,8 @@ def test_a_spoilt_checkpoint_gives_no_child(tmp_path, state):
         {**IDENTITY, "num_classes": "five"},
     ],
 )
-def test_spoilt_identity_is_one_line(state, identity):
-    with pytest.raises(UserError, match=r"best\.pt is spoilt: its identity is not that of its network") as caught:
+def test_damaged_identity_is_one_line(state, identity):
+    with pytest.raises(UserError, match=r"best\.pt is damaged: its identity is not that of its network") as caught:
         find_in(identity=identity, model=state)
     assert "\n" not in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_a_classifier_that_the_identity_has_must_be_there(state):
     ],
 )
 def test_identity_at_odds_with_the_weights(state, change, told):
-    with pytest.raises(UserError, match="is spoilt") as caught:
+    with pytest.raises(UserError, match="is damaged") as caught:
         find_in(identity={**IDENTITY, **change}, model=state)
     assert told in str(caught.value)
 

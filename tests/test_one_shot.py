@@ -59,7 +59,7 @@ def test_search_leaves_what_was_found(run, quick, tmp_path):
     names = {p.name for p in folder.iterdir() if not p.name.startswith("events")}
     assert names == {"config.yaml", "train.log", "checkpoints", "metrics.json", "genotype.json", "history.jsonl",
                      "holdout.json", "ranking.npz", "architecture.png", "report.html"}  # fmt: skip
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.pt", "last.1.pt", "ranking.npz"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.pt", "last.1.pt", "ranking_progress.npz"}
     ranking, genotype = read_ranking(folder), Genotype.from_json(folder / "genotype.json")
     assert ranking["ap"].shape == (4096, 20)
     assert sorted(np.unique(ranking["query_pids"], return_counts=True)[1]) == [2] * 10
@@ -160,11 +160,14 @@ def test_checkpoint_of_another_method_or_other_candidates_is_refused(run, quick,
     told = capfd.readouterr().err
     assert "is of nas.candidates separate and not shared; set: nas.candidates separate" in told
     assert "Traceback" not in told
+    evaluate = ["test.evaluate", True, "model.load_weights", last, "data.targets", "['market1501']"]
+    assert run_main(*evaluate, root=root, name="osnet_nas", save_dir=tmp_path / "evaluation") == 2
+    assert "all candidates are equally probable, so no network follows" in capfd.readouterr().err
 
 
 def test_two_processes_rank_as_one_also_after_being_stopped(root, tmp_path):
     """Each ranks every other part; one process computes anew what both had done before they were stopped."""
-    server, log, progress = ForkServer(), tmp_path / "log", tmp_path / "run" / "checkpoints" / "ranking.npz"
+    server, log, progress = ForkServer(), tmp_path / "log", tmp_path / "run" / "checkpoints" / "ranking_progress.npz"
     words = ["--root", root, "model.name", "osnet_nas", *SMALL, *UNIFORM, "nas.candidates", "shared", "data.save_dir",
              tmp_path / "run", "nas.sample_scope", "replica", "model.resume", "auto"]  # fmt: skip
     try:
@@ -193,3 +196,12 @@ def rewrite_progress(path, left):
     found[list(left)] = np.nan
     np.savez(path, fingerprint=fingerprint, ap=found)
     return first
+
+
+def test_alphas_taught_by_held_out_cameras_continue_where_they_were(run_main, root, tmp_path):
+    """Their optimiser has no schedule of its own, which a checkpoint's reader must know."""
+    words = ["nas.alpha_data", "held_out", "nas.held_out", "cameras", "nas.num_folds", 2, "model.resume", "auto"]
+    assert run_main(*words, root=root, name="osnet_nas") == 0
+    before = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert run_main(*words, root=root, name="osnet_nas") == 0
+    assert_same(load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt"), before, "last.pt")

@@ -88,6 +88,8 @@ def test_a_variable_left_in_a_shell_does_not_swallow_the_line() -> None:
 def test_one_process_of_a_machine_speaks(
     monkeypatch: pytest.MonkeyPatch, numbers: tuple[str | None, ...], is_first: bool
 ) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     for name, number in zip(TORCHRUN, numbers, strict=True):
         monkeypatch.delenv(name, raising=False)
         if number is not None:

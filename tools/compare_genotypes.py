@@ -25,13 +25,14 @@ from matplotlib.figure import Figure
 
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
-from genotype import NAMED_STEM_NORMS, Genotype, is_digits
-from search.answer import NUM_GENOTYPES, list_digits
+from genotype import NAMED_STEM_NORMS, NUM_GENOTYPES, Genotype, is_digits
+from search.answer import list_digits
 from search.compare import Interval, estimate, estimate_difference
 from search.launcher import LocalLauncher
 from search.trials import MAIN, describe_outcome
 from tools.complexity import build_child_of
 from utils.complexity import compute_complexity, measure_latency
+from utils.devices import list_gpus
 from utils.errors import UserError
 from utils.log import format_table, start_log
 from utils.plots import COLOURS, save_figure
@@ -101,8 +102,7 @@ def train_all(
                 ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(networks) * len(seeds)} trainings, {len(commands)} to be made", flush=True)
-    gpus = [str(i) for i in range(torch.cuda.device_count())]
-    for number, outcome in enumerate(LocalLauncher(jobs, gpus)(commands), 1):
+    for number, outcome in enumerate(LocalLauncher(jobs, list_gpus())(commands), 1):
         print(f"{describe_outcome(outcome)}; {len(commands) - number} left", flush=True)
 
 

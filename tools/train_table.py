@@ -11,7 +11,6 @@ to the table at once, its rows all or none. Exit code 2 where the plan, the data
 
 import argparse
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from search.arrays import plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.table import FOLDER, Row, Table, append_rows
 from search.trials import Trial, TrialResult, complete_trials, read_trials
+from utils.devices import list_gpus
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import start_log
@@ -38,7 +38,23 @@ from utils.suggest import nearest
 
 logger = logging.getLogger(__name__)
 
-PLAN_KEYS = {"about", "recipe", "num_folds", "seed", "array", "genotypes", "random", "repeats", "groups"}
+PLAN_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "about": (lambda v: isinstance(v, str), "text"),
+    "recipe": (lambda v: isinstance(v, str), "the name of a config file"),
+    "num_folds": (lambda v: type(v) is int and v >= 1, "a whole number from 1"),
+    "seed": (lambda v: type(v) is int and v >= 0, "a whole number from 0"),
+    "array": (lambda v: type(v) is int, "a whole number of trainings"),
+    "genotypes": (lambda v: isinstance(v, list), "a list"),
+    "random": (lambda v: type(v) is int and v >= 0, "a whole number from 0"),
+    "repeats": (
+        lambda v: isinstance(v, dict) and v.keys() == {"seeds", "of"} and all(type(n) is int for n in v.values()),
+        "seeds and of, whole numbers",
+    ),
+    "groups": (
+        lambda v: isinstance(v, dict) and all(isinstance(names, list) for names in v.values()),
+        "lists of scores by name",
+    ),
+}  # of a plan: what fits, and in words
 KEPT_SCORES = ("mAP", "rank1")
 
 
@@ -80,6 +96,9 @@ def read_plan(path: Path) -> Plan:
             raise UserError(f"plan {path}: unknown key {key!r}{nearest(str(key), PLAN_KEYS)}")
     if missing := {"recipe", "num_folds", "array"} - document.keys():
         raise UserError(f"plan {path} lacks {', '.join(sorted(missing))}")
+    for key, (is_fit, expected) in PLAN_KEYS.items():
+        if key in document and not is_fit(document[key]):
+            raise UserError(f"plan {path}: {key} is {document[key]!r}, expected is {expected}")
     genotypes = [str(digits) for digits in document.get("genotypes", ())]
     if wrong := [digits for digits in genotypes if not is_digits(digits)]:
         raise UserError(f"plan {path}: {wrong[0]!r} is no genotype: six digits from 0 to 3, in quotes")
@@ -182,10 +201,7 @@ def choose_launcher(arguments: argparse.Namespace) -> Launcher:
     """Returns what runs the trainings: on this machine, its GPUs shared out, or on a Ray cluster."""
     if arguments.cluster:
         return RayLauncher(arguments.cluster, arguments.gpus_per_run)
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return LocalLauncher(
-        arguments.jobs, named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
-    )
+    return LocalLauncher(arguments.jobs, list_gpus())
 
 
 def main() -> int:

@@ -182,8 +182,8 @@ def _check_parameter_state(values: Any, first: Any, path: str | Path, where: str
 def _check_schedulers(document: Mapping[str, Any], path: str | Path) -> None:
     epoch, batch = document["progress"]["epoch"], document["progress"]["batch"]
     optimizers, schedulers = document["optimizers"], document["schedulers"]
-    _require(schedulers.keys() == optimizers.keys(), path, "schedulers", sorted(map(str, schedulers)),
-             f"{sorted(map(str, optimizers))}")  # fmt: skip
+    known = bool(schedulers) and schedulers.keys() <= optimizers.keys()  # alphas of their own learn at a fixed rate
+    _require(known, path, "schedulers", sorted(map(str, schedulers)), f"of {sorted(map(str, optimizers))}")
     for name, state in schedulers.items():
         where = f"schedulers.{name}"
         last = state.get("last_epoch") if isinstance(state, Mapping) else None
@@ -223,7 +223,7 @@ def _check_restores(restore: Callable[[Any], object], state: Any, path: str | Pa
     try:
         restore(state)
     except (TypeError, ValueError, RuntimeError, OverflowError, LookupError, AttributeError) as error:
-        raise UserError(f"{path} is spoilt: {where} is {_show(state)}, not the state of such a generator") from error
+        raise UserError(f"{path} is damaged: {where} is {_show(state)}, not the state of such a generator") from error
 
 
 def _restore_python(state: Any) -> None:
@@ -284,4 +284,4 @@ def _require(holds: bool, path: str | Path, where: str, found: Any, expected: st
 
 
 def _fail(path: str | Path, where: str, found: Any, expected: str) -> None:
-    raise UserError(f"{path} is spoilt: {where} is {found}, expected is {expected}; use an earlier checkpoint")
+    raise UserError(f"{path} is damaged: {where} is {found}, expected is {expected}; use an earlier checkpoint")

@@ -32,7 +32,7 @@ def read_rgb(content: bytes) -> Image.Image:
     try:
         with _open(content) as image:
             check_size(image.width, image.height)
-            return _to_rgb(image)
+            return to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"too large, more than {MAX_PIXELS:,} pixels") from error
     except _PILLOW_ERRORS as error:
@@ -78,7 +78,8 @@ def _open(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image in RGB; 16 bits of grey become 8, transparency goes."""
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")

@@ -98,7 +98,7 @@ def start_log(file: Path | None) -> None:
 def progress(items: Iterable[T], total: int | None, label: str, in_log: bool = True) -> Iterator[T]:
     """Yields the items, and shows how far they are unless this process's log is silenced.
 
-    On a terminal a bar on stderr shows it. What takes long also has a line in the log every half a minute, with the
+    On a terminal a bar on stderr shows it. What takes long also has a line in the log every 30 seconds, with the
     time that is left.
 
     Args:

@@ -8,6 +8,7 @@ from utils.files import remove_unfinished, write_atomically
 from utils.log import start_log
 
 TRAIN_LOG, EVALUATION_LOG = "train.log", "evaluate.log"
+PLAN_NAME = "plan.json"  # of a designed search
 
 
 class RunFolder:
@@ -49,8 +50,10 @@ class RunFolder:
         return has_checkpoint and Path(resume).resolve().parent == self.checkpoints.resolve()
 
     def holds_run(self) -> bool:
-        """Whether an earlier run has left checkpoints or results."""
-        return any(self.checkpoints.glob("*.pt")) or (self.path / "metrics.json").exists()
+        """Whether an earlier run has left checkpoints, results, or the plan of a designed search."""
+        return any(self.checkpoints.glob("*.pt")) or any(
+            (self.path / name).exists() for name in ("metrics.json", PLAN_NAME)
+        )
 
     def refuse_earlier_run(self) -> None:
         """Checks that no earlier run would be overwritten.

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 _NUM_SHOWN = 3
-_MAX_NAME = 160  # signs of a name that are shown; a spoilt file's may have no end
+_MAX_NAME = 160  # signs of a name that are shown; a damaged file's may have no end
 
 
 def read_named_tensors(content: Any, origin: str) -> dict[str, Tensor]:
@@ -95,9 +95,10 @@ def check_weights(origin: str, weights: Mapping[str, Any], own: Mapping[str, Ten
     told = [f"{len(names)} {problem}: {list_first(names)}" for problem, names in problems if names]
     if told:
         raise UserError(f"{origin}: the weights do not fit the network: {'; '.join(told)}; check width and genotype")
-    spoilt = [name for name in shared if not _is_sound(name, weights[name], own[name].dtype)]
-    if spoilt:
-        raise UserError(f"{origin}: the weights are spoilt: not finite, or a variance below 0, in {list_first(spoilt)}")
+    damaged = [name for name in shared if not _is_sound(name, weights[name], own[name].dtype)]
+    if damaged:
+        where = list_first(damaged)
+        raise UserError(f"{origin}: the weights are damaged: not finite, or a variance below 0, in {where}")
 
 
 def list_first(names: Iterable[str]) -> str:

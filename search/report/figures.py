@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
@@ -69,7 +69,7 @@ def draw_distribution(answer: Answer) -> Figure:
     axes = figure.add_subplot()
     axes.hist(answer.scores, bins=60, color=COLOURS[4])
     for (name, digits), style in zip({**NAMED, "found": answer.genotype.digits}.items(), STYLES, strict=True):
-        value, is_found = answer.scores[int(digits, 4)], name == "found"
+        value, is_found = answer.scores[number_of(digits)], name == "found"
         colour, width = (FOUND, 2.5) if is_found else (TEXT, 1.2)
         axes.axvline(value, color=colour, lw=width, ls=style, label=f"{name}  {value:.3f}")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_GENOTYPES
 from search.answer import Answer
 from search.report import figures
 from utils.files import write_atomically
@@ -91,13 +91,21 @@ def write_report(path: Path, answer: Answer, facts: Mapping[str, Any], data: Rep
 
 
 def say_how_sure(answer: Answer) -> str:
-    """Says in a sentence how sure an answer is."""
+    """Says in two sentences how sure an answer is: of its blocks, and of the whole network."""
     decided, total = answer.num_decided, len(answer.blocks)
-    if decided == 0:
-        return f"None of the {total} blocks is decided: the search cannot tell its answer from others."
     if decided == total:
-        return f"All {total} blocks are decided."
-    return f"{decided} of {total} blocks {'is' if decided == 1 else 'are'} decided; in the others the choice is open."
+        of_blocks = f"All {total} blocks are decided."
+    elif decided == 0:
+        of_blocks = f"None of the {total} blocks is decided."
+    else:
+        verb = "is" if decided == 1 else "are"
+        of_blocks = f"{decided} of {total} blocks {verb} decided; in the others the choice is open."
+    if not answer.not_worse:
+        return f"{of_blocks} How many of the {NUM_GENOTYPES:,} networks are as good, this method cannot tell."
+    return (
+        f"{of_blocks} Of all {NUM_GENOTYPES:,} networks {len(answer.not_worse):,} are not significantly worse than the "
+        "best; the others are ruled out."
+    )
 
 
 def _draw(trajectories: Trajectories) -> str:

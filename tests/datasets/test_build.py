@@ -43,7 +43,7 @@ def test_loaders_and_summary(tmp_path: Path) -> None:
     data = build_loaders(make_config(tmp_path, data__transforms=["random_flip", "color_jitter"]), CPU)
 
     assert data.train
-    assert (data.num_train_pids, data.num_train_cams, len(data.train)) == (4, 2, 4)
+    assert (data.num_train_pids, len(data.train)) == (4, 4)
     (batch, *_) = data.train.batches(0)
     assert data.preparer(batch, CPU).shape == (4, 3, 32, 32)
     assert list(data.targets) == ["market1501"]
@@ -77,6 +77,22 @@ def test_combineall_leaves_a_source_that_is_a_target_its_standard_split(tmp_path
     assert data.train
     assert data.num_train_pids == 4
     assert len(data.train.samples) == 16
+
+
+def test_people_to_train_on_are_those_with_the_lowest_numbers(tmp_path: Path) -> None:
+    write_market(tmp_path)
+    everybody = build_loaders(make_config(tmp_path), CPU).train
+    assert everybody
+    lowest = sorted({s.pid for s in everybody.samples})[:3]
+
+    data = build_loaders(make_config(tmp_path, data__max_train_ids=3), CPU)
+
+    assert data.train
+    assert data.num_train_pids == 3
+    names = {s.path for s in data.train.samples}
+    assert names == {s.path for s in everybody.samples if s.pid in lowest}
+    with pytest.raises(UserError, match=r"data\.max_train_ids 5: market1501 has 4 people to train on; lower it"):
+        build_loaders(make_config(tmp_path, data__max_train_ids=5), CPU)
 
 
 def test_targets_need_no_training_images(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS, find_folder, find_reader, point_to_layout, read_data_set
+from datasets import find_folder, find_reader, point_to_layout, read_data_set
 from datasets.base import ReadOptions
 from datasets.build import build_loaders
 from tests.datasets.test_build import CPU, make_config
@@ -28,11 +28,9 @@ def test_what_is_missing_is_reported_with_where_it_belongs(name: str, tmp_path: 
         build_loaders(make_config(tmp_path, data__sources=[name], data__targets=[name]), CPU)
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_a_root_whose_name_is_too_long(name: str, tmp_path: Path) -> None:
-    root = tmp_path / ("n" * 256)
-    with pytest.raises(UserError, match=r"File name too long$") as caught:
-        build_loaders(make_config(root, data__sources=[name], data__targets=[name]), CPU)
+def test_a_root_whose_name_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at most 255 in a name") as caught:
+        build_loaders(make_config(tmp_path / ("n" * 256)), CPU)
     assert "\n" not in str(caught.value)
 
 

@@ -38,6 +38,31 @@ def test_a_run_that_continues_takes_back_what_came_after(tmp_path, monkeypatch):
     assert [(line["epoch"], line["a"]) for line in read_history(tmp_path / "history.jsonl")] == [(1, 1), (2, 20)]
 
 
+def test_half_a_line_costs_itself_alone(tmp_path):
+    with History(tmp_path, 0, 0) as history:
+        history.write_epoch({"a": 1}, 1, 10)
+    path = tmp_path / "history.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 2, "step": 20, "a"')  # as a disk that fills up leaves it
+    with path.open("a") as file:
+        file.write('\n{"epoch": 3, "step": 30, "a": 3}\n7\n')
+    assert [line["epoch"] for line in read_history(path)] == [1, 3]
+    with History(tmp_path, 3, 30) as history:
+        history.write_epoch({"a": 4}, 4, 40)
+    assert [line["epoch"] for line in read_history(path)] == [1, 3, 4]
+
+
+def test_a_line_after_a_failed_one_stands_alone(tmp_path, monkeypatch):
+    with History(tmp_path, 0, 0) as history:
+        history.write_epoch({"a": 1}, 1, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "_path", type(tmp_path)("/dev/full"))
+            history.write_epoch({"a": 2}, 2, 20)
+        with (tmp_path / "history.jsonl").open("a") as file:
+            file.write('{"epoch": 2')  # what a full disk may have taken of it
+        history.write_epoch({"a": 3}, 3, 30)
+    assert [line["epoch"] for line in read_history(tmp_path / "history.jsonl")] == [1, 3]
+
+
 def test_no_history_is_empty(tmp_path):
     assert read_history(tmp_path / "history.jsonl") == []
 

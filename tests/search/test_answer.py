@@ -107,11 +107,15 @@ def test_report_is_one_page_that_a_screen_reader_can_follow(tmp_path, intervals)
 
 
 def test_how_sure_in_words():
-    assert say_how_sure(make_answer((False,) * 6)).startswith("None of the 6 blocks is decided")
-    assert say_how_sure(make_answer((True,) + (False,) * 5)) == (
-        "1 of 6 blocks is decided; in the others the choice is open."
+    assert say_how_sure(make_answer((False,) * 6)) == (
+        "None of the 6 blocks is decided. Of all 4,096 networks 2 are not significantly worse than the best; the "
+        "others are ruled out."
     )
-    assert say_how_sure(make_answer()) == "All 6 blocks are decided."
+    assert say_how_sure(make_answer((False,) * 6, not_worse=[])).endswith("this method cannot tell.")
+    assert say_how_sure(make_answer((True,) + (False,) * 5)).startswith(
+        "1 of 6 blocks is decided; in the others the choice is open. Of all"
+    )
+    assert say_how_sure(make_answer()).startswith("All 6 blocks are decided. Of all")
 
 
 def test_scores_by_probability_are_products_of_all_six():

@@ -22,7 +22,9 @@ TRUTH = 0.3 + 0.05 * (np.array(BEST) == EVERYTHING).sum(axis=1)
 def search(tmp_path, launch=None, confirm=0, conditions=None, **more):
     design = Design(**{"runs": 32, "extra_runs": 0, "confirm": confirm, "num_folds": 4, "seed": 1, **more})
     launch = launch or FakeLauncher(TRUTH, tmp_path / "runs", noise=1e-4)
-    return DesignedSearch(tmp_path, design, lambda t, f: [t.name], launch, conditions or {"recipe": "a"}), launch
+    designed = DesignedSearch(tmp_path, design, lambda t, f: [t.name], launch, conditions or {"recipe": "a"})
+    designed.keep_plan()
+    return designed, launch
 
 
 def test_finds_the_best_of_an_additive_world(tmp_path):
@@ -72,7 +74,7 @@ def test_equal_candidates_are_not_decided_and_the_report_says_so(tmp_path, caplo
 def test_another_plan_in_the_folder_is_refused_and_shown(tmp_path, changed, told):
     search(tmp_path)[0].run()
     with pytest.raises(UserError, match=told):
-        search(tmp_path, **changed)[0].run()
+        search(tmp_path, **changed)
 
 
 def test_second_round_may_be_added_later(tmp_path):

@@ -58,6 +58,7 @@ def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
     ("changed", "told"),
     [
         (("array: 32", "array: 48"), "allowed are 32, 64"), (("num_folds", "folds"), "unknown key 'folds'"),
+        (("num_folds: ", "num_folds: a"), "num_folds is 'a"),
         (("recipe: recipe.yaml", ""), "lacks recipe"), (('"110110"', '"11011"'), "'11011' is no genotype"),
     ],
 )  # fmt: skip

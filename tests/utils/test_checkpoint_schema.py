@@ -143,7 +143,7 @@ def test_places_in_a_run():
         ("best", 40.0, "progress.best is 40.0"),
     ],
 )
-def test_spoilt_progress(key, value, word):
+def test_damaged_progress(key, value, word):
     run = Run()
     assert_refused(run, run.state(**{key: value}), word)
 
@@ -278,7 +278,7 @@ def test_weights_alone_are_called_that(tmp_path):
         load_training_checkpoint(tmp_path / "child.pt")
 
 
-def test_spoilt_last_falls_back_to_the_one_before(tmp_path, caplog):
+def test_damaged_last_falls_back_to_the_one_before(tmp_path, caplog):
     run = Run()
     save_last(tmp_path, run.state(), keep=3)
     save_last(tmp_path, run.state(loss_sum=math.nan), keep=3)

@@ -18,6 +18,7 @@ import torch
 from osnet_child import build_child
 from tests.same import assert_same
 from utils.errors import UserError
+from utils.printable import make_printable
 from utils.seed import capture_random_states
 from utils.torch_file import pack, read_torch_file
 
@@ -49,7 +50,8 @@ def assert_refused(path, *words):
     with pytest.raises(UserError) as caught:
         read_torch_file(path)
     message = str(caught.value)
-    assert message.startswith((f"{path} ", f"cannot read {path}", f"no checkpoint {path}"))
+    shown = make_printable(str(path))
+    assert message.startswith((f"{shown} ", f"cannot read {shown}", f"no checkpoint {shown}"))
     assert "\n" not in message
     for word in words:
         assert word in message
