@@ -280,6 +280,7 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
     model.to(runtime.device)
+    model.choose_recomputed(train.recompute)
     runtime.check_batch_size(train.batch_size)
     runtime.check_device_batch(train.batch_size, train.device_batch)
     runtime.check_sync_bn(train.sync_bn)

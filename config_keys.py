@@ -124,6 +124,9 @@ KEYS: dict[str, Key] = {
     "train.batch_size": Key(32, "images per step over all devices", at_least(2)),
     "train.device_batch": Key(0, "images that pass a device at a time, as if each such part had a device of its own; "
                               "0: all of the device's share; -1: as many of it as fit", at_least(2, 0, -1)),
+    "train.recompute": Key("none", "what the backward pass computes again instead of keeping it in memory: none, "
+                           "blocks, or candidates (a child's blocks have one each)",
+                           one_of("none", "blocks", "candidates"), is_free=True),
     "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn; -1: with model.load_weights 10, "
                                "at most half of them all, from scratch none", at_least(0, -1)),
     "train.open_layers": Key(["classifier"], "layers that learn in those epochs", each(lambda v: "")),

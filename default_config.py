@@ -242,6 +242,9 @@ def _check_together(cfg: CfgNode) -> None:
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
     if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
         raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
+    if cfg.train.compile and cfg.train.recompute != "none":
+        raise UserError(f"config: train.recompute {cfg.train.recompute} does not go with train.compile True, by which "
+                        "PyTorch chooses what is computed again; set one of them to none or False")  # fmt: skip
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
         raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
     if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):

@@ -1,7 +1,7 @@
 """What a step will need of a device's memory, counted on two images before the first batch, and how many then fit."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from utils.errors import UserError
 
 SPARED = 0.15  # of what is free: gaps between tensors, and what libraries take for themselves
 _TRIAL = 2  # images, the fewest that batch norms take
+_LEAST = "candidates"  # the setting of train.recompute that needs the least memory
 _ADVICE = "lower data.height and data.width, or model.width"
 
 
@@ -59,16 +60,32 @@ def build_forecast(cfg: Any, runtime: Runtime, step: TrainStep, saved: int | Non
     Raises:
         UserError: -1, and nothing fits or what is free is not known.
     """
-    with explain_faults(runtime, _ADVICE):
-        need = measure_footprint(step, cfg.data.height, cfg.data.width)
+
+    def measure() -> Footprint:
+        with explain_faults(runtime, _ADVICE):
+            return measure_footprint(step, cfg.data.height, cfg.data.width)
+
+    def measure_recomputed() -> Footprint:
+        model: Any = step.model
+        model.choose_recomputed(_LEAST)
+        need = measure()
+        model.choose_recomputed(cfg.train.recompute)
+        return need
+
     found = runtime.gather(measure_free_memory(runtime))
     free = None if None in found else min(found)
     wanted = cfg.train.device_batch if saved is None or cfg.train.device_batch != -1 else saved
     share = -(-cfg.train.batch_size // (runtime.world_size * runtime.replicas))
-    return forecast(need, share, wanted, free)
+    return forecast(measure(), share, wanted, free, None if cfg.train.recompute == _LEAST else measure_recomputed)
 
 
-def forecast(need: Footprint, share: int, device_batch: int, free: int | None) -> Forecast:
+def forecast(
+    need: Footprint,
+    share: int,
+    device_batch: int,
+    free: int | None,
+    measure_recomputed: Callable[[], Footprint] | None = None,
+) -> Forecast:
     """Compares what a step needs with what is free.
 
     Args:
@@ -76,30 +93,51 @@ def forecast(need: Footprint, share: int, device_batch: int, free: int | None) -
         share: Images of a step on one device.
         device_batch: As set; -1: the largest divisor of ``share`` that fits, as 0 if that is all of it.
         free: Bytes, None where that is not known.
+        measure_recomputed: Finds what a step would need under ``train.recompute candidates``, where it is not set.
 
     Raises:
         UserError: -1, and nothing fits or ``free`` is not known.
     """
-    room = None if free is None else int(free * (1 - SPARED))
-    fitting = [n for n in range(2, share + 1) if share % n == 0 and room is not None and need.of(n) <= room]
-    if device_batch == -1:
-        if free is None:
+    if free is None:
+        if device_batch == -1:
             raise UserError("train.device_batch -1: how much memory is free cannot be found out here; set a number")
-        if not fitting:
-            raise UserError(f"the memory is too small: two images at a time need about {_in_gib(need.of(2))}, of "
-                            f"{_in_gib(free)} free; {_ADVICE}")  # fmt: skip
-        device_batch = 0 if fitting[-1] == share else fitting[-1]
-    num_images = device_batch or share
-    text = (
-        f"a step will need about {_in_gib(need.of(num_images))} of a device's memory for {num_images} images at a time"
-    )
-    if room is None or free is None:
-        return Forecast(device_batch, text, True)
-    text += f", {_in_gib(free)} are free"
+        return Forecast(device_batch, _say_need(need, device_batch or share), True)
+    room = int(free * (1 - SPARED))
+    if device_batch == -1 and (largest := _find_largest(need, share, room)):
+        device_batch = 0 if largest == share else largest
+    num_images = 2 if device_batch == -1 else device_batch or share
+    text = f"{_say_need(need, num_images)}, {_in_gib(free)} are free"
     if need.of(num_images) <= room:
         return Forecast(device_batch, text, True)
-    fix = f"train.device_batch {fitting[-1]} needs {_in_gib(need.of(fitting[-1]))}" if fitting else _ADVICE
-    return Forecast(device_batch, f"{text}, which may not be enough; {fix}", False)
+    text += f", which may not be enough; {_find_fix(need, share, num_images, room, measure_recomputed)}"
+    if device_batch == -1:
+        raise UserError(f"train.device_batch -1: {text}")
+    return Forecast(device_batch, text, False)
+
+
+def _find_fix(
+    need: Footprint, share: int, num_images: int, room: int, measure_recomputed: Callable[[], Footprint] | None
+) -> str:
+    """Says which settings would let a step fit."""
+    fixes = []
+    if fitting := _find_largest(need, share, room):
+        fixes.append(f"train.device_batch {fitting} needs {_in_gib(need.of(fitting))}")
+    if measure_recomputed is not None:
+        less = measure_recomputed()
+        if less.of(num_images) <= room:
+            fixes.append(f"train.recompute {_LEAST} needs {_in_gib(less.of(num_images))}")
+        elif (number := _find_largest(less, share, room)) > fitting:
+            fixes.append(f"with train.recompute {_LEAST} train.device_batch {number} needs {_in_gib(less.of(number))}")
+    return ", ".join(fixes) or _ADVICE
+
+
+def _find_largest(need: Footprint, share: int, room: int) -> int:
+    """Returns the most images at a time, a divisor of ``share``, that fit into ``room`` bytes; 0: not even two."""
+    return max((n for n in range(2, share + 1) if share % n == 0 and need.of(n) <= room), default=0)
+
+
+def _say_need(need: Footprint, num_images: int) -> str:
+    return f"a step needs about {_in_gib(need.of(num_images))} of a device's memory for {num_images} images at a time"
 
 
 def _in_gib(num_bytes: int) -> str:

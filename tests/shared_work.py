@@ -136,9 +136,9 @@ def compute_parts(runtime: Runtime, setting: str) -> dict[str, Any]:
     """
     torch.manual_seed(3)
     by_kind: dict[str, dict[str, Any]] = {
-        "gumbel": {},
+        "gumbel": {"train.recompute": "candidates"},
         "triplet": {"loss.name": "triplet", "loss.triplet.margin": 5.0, "loss.triplet.weight_x": 0.5},
-        "uniform": {"nas.method": "uniform", "nas.held_out": "cameras"},
+        "uniform": {"train.recompute": "blocks", "nas.method": "uniform", "nas.held_out": "cameras"},
     }
     steps = {"train.batch_size": 16, "train.device_batch": 4, "nas.sample_scope": "replica", "train.optim": "sgd"}
     cfg = load_config([], {"model.width": 0.25, "train.lr": 1e-8, "data.targets": [], **steps, **by_kind[setting]})

@@ -144,6 +144,7 @@ UNIFORM = {"nas.method": "uniform", "nas.held_out": "cameras"}
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"train.compile": True, "train.recompute": "blocks"}, "does not go with train.compile True"),
         ({"nas.method": "uniform"}, "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
         ({**UNIFORM, "train.compile": True}, "runs another network in each step; set train.compile False"),
         ({**UNIFORM, "test.evaluate": True, "model.load_weights": "x.pt"}, "set test.evaluate False"),

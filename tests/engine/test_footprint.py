@@ -64,7 +64,7 @@ def test_super_network_needs_more_for_larger_images():
 @pytest.mark.parametrize(
     ("device_batch", "free", "chosen", "fits", "told"),
     [
-        (0, 8, 0, True, "a step will need about 5 GiB of a device's memory for 16 images at a time, 8 GiB are free"),
+        (0, 8, 0, True, "a step needs about 5 GiB of a device's memory for 16 images at a time, 8 GiB are free"),
         (0, 4, 0, False, "4 GiB are free, which may not be enough; train.device_batch 8 needs 3 GiB"),
         (4, 4, 4, True, "about 2 GiB of a device's memory for 4 images at a time, 4 GiB are free"),
         (4, 1.9, 4, False, "may not be enough; train.device_batch 2 needs 1.5 GiB"),
@@ -82,12 +82,33 @@ def test_what_fits_is_said(device_batch, free, chosen, fits, told):
     assert ("free" in found.text) == (free is not None)
 
 
+@pytest.mark.parametrize(
+    ("free", "told"),
+    [
+        (4, "; train.device_batch 8 needs 3 GiB, train.recompute candidates needs 2 GiB"),
+        (2, "; train.device_batch 2 needs 1.5 GiB, with train.recompute candidates train.device_batch 8 needs 1.5 GiB"),
+        (1.5, "; with train.recompute candidates train.device_batch 4 needs 1.25 GiB"),
+        (1.3, "; lower data.height and data.width"),
+    ],
+)
+def test_recomputation_that_would_fit_is_named(free, told):
+    less = Footprint(GIB, GIB // 16)
+    found = forecast(NEED, 16, 0, int(free * GIB), lambda: less)
+    assert (found.device_batch, found.fits) == (0, False)
+    assert told in found.text
+
+
 def test_only_divisors_of_a_devices_share_are_chosen():
     assert forecast(NEED, 15, -1, 4 * GIB).device_batch == 5
 
 
-@pytest.mark.parametrize(("free", "told"), [(GIB, "two images at a time need about 1.5 GiB, of 1 GiB free"),
-                                            (None, "set a number")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("free", "told"),
+    [
+        (GIB, "-1: a step needs about 1.5 GiB of a device's memory for 2 images at a time, 1 GiB are free, which may"),
+        (None, "set a number"),
+    ],
+)
 def test_nothing_can_be_chosen(free, told):
     with pytest.raises(UserError, match=told):
         forecast(NEED, 16, -1, free)
