@@ -168,14 +168,18 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
         step: What trains it, which may keep an average; None in an evaluation.
     """
     prepare, model = build_prepare(data, runtime.device), network.model
+    at_a_time = max(cfg.train.device_batch, 0)  # as in training
 
     def recalibrate(child: nn.Module) -> nn.Module:
         """Sets batch-norm statistics to those of training images, the same in every process."""
         assert data.train is not None
         child.to(runtime.device)
         first = islice(data.train.batches(0), RECALIBRATION_BATCHES)
-        with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
-            recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
+        whole = (runtime.join(prepare(batch)) for batch in first)
+        parts = (part for images in whole for part in images.split(at_a_time or len(images)))
+        advice = "recalibration takes a whole batch at once; lower train.batch_size, or set train.device_batch"
+        with explain_faults(runtime, advice):
+            recalibrate_batch_norm(child, parts)
         return child
 
     def get_network() -> nn.Module:

@@ -411,3 +411,15 @@ def test_parts_that_do_not_fit_are_warned_of(run_main, tmp_path, monkeypatch):
     monkeypatch.setattr(footprint, "measure_free_memory", lambda runtime: 50)
     assert run_main("model.genotype", "osnet", "train.max_epoch", 1) == 0
     assert "which may not be enough; train.device_batch 4 needs" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_batch_norms_are_recalibrated_by_parts_of_the_same_size(run_main, monkeypatch):
+    sizes = []
+
+    def note(network, images):
+        sizes.extend(len(part) for part in images)
+        network.eval()
+
+    monkeypatch.setattr("build.recalibrate_batch_norm", note)
+    assert run_main("train.device_batch", 4, "train.max_epoch", 1, name="osnet_nas") == 0
+    assert sizes == [4] * 9  # three batches of twelve
