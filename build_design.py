@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from config_keys import DATA_KEYS
 from datasets.base import hash_samples
 from datasets.build import read_data_sets, read_sources
-from datasets.holdout import hold_out
+from datasets.holdout import count_folds, hold_out
 from default_config import flatten, load_config
 from engine.metrics import list_versions
 from experiment import hash_settings
@@ -49,7 +49,7 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, CfgNode, s
         "torch": list_versions()["torch"],
     }
     nas = cfg.nas
-    num_folds = cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(cfg.data.sources)
+    num_folds = count_folds(nas.held_out, nas.num_folds, len(cfg.data.sources))
     plan = Design(nas.design.runs, nas.design.extra_runs, nas.design.confirm, num_folds, cfg.train.seed)
 
     def make_command(trial: Trial, trials_folder: Path) -> list[str]:
@@ -81,7 +81,7 @@ def build_images_hash(cfg: CfgNode, with_targets: bool = False) -> str:
     targets = list(cfg.data.targets) if with_targets else []
     splits = read_data_sets(cfg, [*cfg.data.sources, *targets])
     sources = read_sources(cfg, splits, targets)
-    for fold in range(cfg.nas.num_folds if cfg.nas.held_out == "cameras" else len(sources)):
+    for fold in range(count_folds(cfg.nas.held_out, cfg.nas.num_folds, len(sources))):
         hold_out(sources, cfg.nas.held_out, fold, cfg.nas.num_folds)
     tested = [part for name in targets for part in (splits[name].query, splits[name].gallery)]
     return hash_samples([*sources.values(), *tested])

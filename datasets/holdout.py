@@ -53,6 +53,11 @@ class HeldOut:
     facts: dict[str, Any]
 
 
+def count_folds(mode: str, num_folds: int, num_sources: int) -> int:
+    """Counts the folds of a mode: those that cameras are dealt into, or the sources, each held out in turn."""
+    return num_sources if mode == "source" else num_folds
+
+
 def hold_out(sources: Mapping[str, Sequence[Sample]], mode: str, fold: int, num_folds: int) -> HeldOut:
     """Divides the sources' training images; the same for every order of the images and on every machine.
 

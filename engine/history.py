@@ -57,8 +57,8 @@ class History:
 
     def write_epoch(self, numbers: Mapping[str, float], epoch: int, step: int) -> None:
         """Appends an epoch's numbers, by name, to both; ``epoch`` and ``step`` count from 1."""
-        line = _format_line({"epoch": epoch, "step": step, **numbers})
         with self._tolerating_faults(FILE_NAME), self._path.open("a", encoding="utf-8") as file:
+            line = _format_line({"epoch": epoch, "step": step, **numbers})
             file.write(f"\n{line}" if FILE_NAME in self._failed else line)  # what failed may have left half a line
         self.write_step({name: value for name, value in numbers.items() if not name.startswith("train/")}, step)
 

@@ -13,10 +13,10 @@ from utils.errors import UserError
 def test_command_line_goes_on_where_it_was():
     words = Trial("110110", 3, 2).command(Path("recipe.yaml"), Path("runs"), ["data.root", "d"])
     pairs = dict(zip(words[4::2], words[5::2], strict=True))
-    assert words[2:4] == ["--config-file", "recipe.yaml"]
+    assert words[2:4] == ["--config-file", str(Path("recipe.yaml").resolve())]
     assert pairs == {
         "data.root": "d", "model.genotype": "110110", "train.seed": "3", "nas.fold": "2", "model.resume": "auto",
-        "data.save_dir": "runs/110110-seed3-fold2",
+        "data.save_dir": str(Path("runs/110110-seed3-fold2").resolve()),
     }  # fmt: skip
 
 
