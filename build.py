@@ -17,6 +17,7 @@ from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
 from default_config import check_same_run, flatten
 from engine.evaluator import Prepare, build_scoring_rules
+from engine.footprint import Forecast, build_forecast
 from engine.interrupt import StopRequest
 from engine.losses import build_loss
 from engine.mixed_precision import AMP_DTYPES, MixedPrecision
@@ -167,14 +168,18 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
         step: What trains it, which may keep an average; None in an evaluation.
     """
     prepare, model = build_prepare(data, runtime.device), network.model
+    at_a_time = max(cfg.train.device_batch, 0)  # as in training
 
     def recalibrate(child: nn.Module) -> nn.Module:
         """Sets batch-norm statistics to those of training images, the same in every process."""
         assert data.train is not None
         child.to(runtime.device)
         first = islice(data.train.batches(0), RECALIBRATION_BATCHES)
-        with explain_faults(runtime, "recalibration takes a whole batch at once; lower train.batch_size"):
-            recalibrate_batch_norm(child, (runtime.join(prepare(batch)) for batch in first))
+        whole = (runtime.join(prepare(batch)) for batch in first)
+        parts = (part for images in whole for part in images.split(at_a_time or len(images)))
+        advice = "recalibration takes a whole batch at once; lower train.batch_size, or set train.device_batch"
+        with explain_faults(runtime, advice):
+            recalibrate_batch_norm(child, parts)
         return child
 
     def get_network() -> nn.Module:
@@ -279,7 +284,9 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
     model.to(runtime.device)
+    model.choose_recomputed(train.recompute)
     runtime.check_batch_size(train.batch_size)
+    runtime.check_device_batch(train.batch_size, train.device_batch)
     runtime.check_sync_bn(train.sync_bn)
     task = METHODS[cfg.nas.method].build_task(cfg, runtime, model) if isinstance(model, SuperNet) else Task()
     return TrainStep(
@@ -293,7 +300,31 @@ def build_step(cfg: CfgNode, runtime: Runtime, data: Data, network: Network) -> 
         amp=train.amp,
         clip_grad_norm=train.clip_grad_norm,
         ema_decay=train.ema_decay,
+        device_batch=max(train.device_batch, 0),  # -1: see engine.footprint
+        compares_images=cfg.loss.name == "triplet",
     )
+
+
+def build_fitting_step(
+    cfg: CfgNode, runtime: Runtime, data: Data, network: Network, checkpoint: Mapping[str, Any] | None
+) -> tuple[TrainStep, Forecast]:
+    """Builds the training step and what is known of its memory, by which ``train.device_batch`` -1 is chosen.
+
+    Args:
+        cfg: The config.
+        runtime: Device and processes.
+        data: What is learnt from.
+        network: What learns.
+        checkpoint: Of the run that is continued, which -1 then follows; None: a new run.
+
+    Raises:
+        UserError: settings that the devices or the network rule out; -1, and nothing fits.
+    """
+    step = build_step(cfg, runtime, data, network)
+    saved = None if checkpoint is None else checkpoint["config"].get("train.device_batch", 0)
+    memory = build_forecast(cfg, runtime, step, saved)
+    step.device_batch = memory.device_batch
+    return step, memory
 
 
 def build_wrap(cfg: CfgNode, runtime: Runtime, model: nn.Module, reaches_all: bool) -> Callable[[], nn.Module]:

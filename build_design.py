@@ -66,7 +66,13 @@ def build_trial_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def hash_recipe(settings: Mapping[str, Any]) -> str:
-    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common."""
+    """Returns 12 hex digits for all settings, by full key, that the trainings of one table or design have in common.
+
+    Raises:
+        UserError: a setting that each training would choose for itself.
+    """
+    if settings["train.device_batch"] == -1:
+        raise UserError("train.device_batch -1 in a recipe: trainings that are compared need the same; set a number")
     return hash_settings(settings, _PER_TRIAL | _WHEN_SCORED)
 
 

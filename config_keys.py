@@ -69,7 +69,7 @@ KEYS: dict[str, Key] = {
     "nas.mc_iter": Key(1, "steps with fresh noise or paths on each batch", _count),
     "nas.init_lmda": Key(10.0, "temperature λ of the path weights at the start (gumbel)", positive),
     "nas.min_lmda": Key(1.0, "lowest temperature", positive),
-    "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, or_=-1)),
+    "nas.lmda_decay_step": Key(20, "epochs between two decays; -1: never", at_least(1, -1)),
     "nas.lmda_decay_rate": Key(0.5, "factor of a decay", between(0, 1)),
     "nas.sample_scope": Key("global", "noise or paths: one sample for all replicas, or one each",
                             one_of("global", "replica")),
@@ -122,8 +122,13 @@ KEYS: dict[str, Key] = {
     "train.weight_decay": Key(5e-4, "L2 penalty", at_least(0)),
     "train.max_epoch": Key(60, "epochs", _count),
     "train.batch_size": Key(32, "images per step over all devices", at_least(2)),
+    "train.device_batch": Key(0, "images that pass a device at a time, as if each such part had a device of its own; "
+                              "0: all of the device's share; -1: as many of it as fit", at_least(2, 0, -1)),
+    "train.recompute": Key("none", "what the backward pass computes again instead of keeping it in memory: none, "
+                           "blocks, or candidates (a child's blocks have one each)",
+                           one_of("none", "blocks", "candidates"), is_free=True),
     "train.fixbase_epoch": Key(0, "first epochs in which only train.open_layers learn; -1: with model.load_weights 10, "
-                               "at most half of them all, from scratch none", at_least(0, or_=-1)),
+                               "at most half of them all, from scratch none", at_least(0, -1)),
     "train.open_layers": Key(["classifier"], "layers that learn in those epochs", each(lambda v: "")),
     "train.staged_lr": Key(False, "layers other than train.new_layers learn at train.base_lr_mult × lr"),
     "train.new_layers": Key(["classifier"], "layers at the full learning rate under train.staged_lr",
@@ -163,7 +168,7 @@ KEYS: dict[str, Key] = {
     "test.normalize_feature": Key(False, "scale features to length 1 first"),
     "test.ranks": Key([1, 5, 10, 20], "ranks of the CMC curve to show", each(between(1, 1_000_000)), is_free=True),
     "test.evaluate": Key(False, "only evaluate model.load_weights", is_free=True),
-    "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, or_=-1)),
+    "test.eval_freq": Key(-1, "epochs between two evaluations; -1: only after the last", at_least(1, -1)),
     "test.start_eval": Key(0, "first epoch that is evaluated", at_least(0)),
     "test.eval_epochs": Key([], "epochs to evaluate after, besides those of test.eval_freq", each_of_any(_count)),
     "test.style_shift": Key(False, "score targets that are sources again with each camera's style changed"),

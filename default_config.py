@@ -80,6 +80,15 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def settle(cfg: CfgNode, name: str, value: Any) -> CfgNode:
+    """Returns the config with what a setting turned out to mean, frozen."""
+    settled = cfg.clone()
+    settled.defrost()
+    settled.merge_from_list([name, value])
+    settled.freeze()
+    return settled
+
+
 def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
     """Checks that a checkpoint was made under these settings.
 
@@ -89,6 +98,8 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
     _write_out_names(then, ())
+    if own["train.device_batch"] == -1:  # was chosen when the run began
+        own["train.device_batch"] = then["train.device_batch"]
     differing = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
     if set(differing) <= {"model.load_weights"}:  # what a run started from is in its checkpoint
         return
@@ -231,6 +242,9 @@ def _check_together(cfg: CfgNode) -> None:
                         f"{cfg.nas.num_folds - 1}")  # fmt: skip
     if cfg.train.ema_decay and cfg.model.name == "osnet_nas":
         raise UserError("config: train.ema_decay is for a child's training; a search is scored as it is: set it to 0")
+    if cfg.train.compile and cfg.train.recompute != "none":
+        raise UserError(f"config: train.recompute {cfg.train.recompute} does not go with train.compile True, by which "
+                        "PyTorch chooses what is computed again; set one of them to none or False")  # fmt: skip
     if cfg.nas.min_lmda > cfg.nas.init_lmda:
         raise UserError(f"config: nas.min_lmda {cfg.nas.min_lmda} is above nas.init_lmda {cfg.nas.init_lmda}")
     if cfg.sgd.nesterov and (cfg.sgd.momentum == 0 or cfg.sgd.dampening != 0):

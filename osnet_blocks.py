@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from genotype import STAGES
 from utils.errors import UserError
 from utils.instance_norm import instance_norm
+from utils.recompute import recompute
 
 WIDTHS: dict[float, tuple[int, int, int, int]] = {  # channels of stem, conv2, conv3, conv4
     1.0: (64, 256, 384, 512),
@@ -205,6 +206,7 @@ class OSNetBase(nn.Module):
             raise UserError(f"loss {loss!r}: allowed are softmax, triplet")
         stem, *stages = WIDTHS[width]
         self.loss = loss
+        self.recomputes = False  # whether the backward pass computes each segment again
         self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, norm=stem_norm, affine=affine)
         self.conv2 = nn.ModuleList([make_block(0, stem, stages[0]), make_block(1, stages[0], stages[0])])
         self.pool2 = ConvNormReLU(stages[0], stages[0], affine=affine)
@@ -228,6 +230,13 @@ class OSNetBase(nn.Module):
         after = {1: self.pool2, 3: self.pool3}
         return [Segment(block, after.get(i)) for i, block in enumerate(self.blocks)]
 
+    def choose_recomputed(self, kind: str) -> None:
+        """Sets what is computed again in the backward pass: ``none``, ``blocks``, or ``candidates``, which is the same.
+
+        Losses, gradients and running statistics stay what they are.
+        """
+        self.recomputes = kind != "none"
+
     def stem(self, images: Tensor) -> Tensor:
         """Maps images (N×3×H×W, H and W at least 16) to the first segment's input, N×C×H/4×W/4."""
         return F.max_pool2d(self.conv1(images), 3, stride=2, padding=1)
@@ -245,7 +254,8 @@ class OSNetBase(nn.Module):
         """
         x = self.stem(images)
         for segment, choice in zip(self.segments, choices, strict=True):
-            x = segment(x, *choice)
+            parts = [part for part in segment if part is not None]
+            x = recompute(parts, segment.__call__, x, *choice) if self.recomputes else segment(x, *choice)
         return self.head(x)
 
     def output(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from genotype import BLOCK_PATHS, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, S
 from osnet_blocks import CANDIDATES, InstanceNorm, OSBlock, OSNetBase
 from search.paths import sample_path_weights
 from utils.errors import UserError
+from utils.recompute import recompute
 
 __all__ = ["MixedBlock", "SharedMixedBlock", "SuperNet", "build_supernet", "sample_path_weights"]
 
@@ -40,9 +41,19 @@ def _unit_scale_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 class _Mixture(nn.Module):
-    """What both kinds of mixed blocks do with their candidates' outputs."""
+    """What both kinds of mixed blocks do with their candidates' outputs.
+
+    Attributes:
+        recomputes: Whether the backward pass computes each candidate again instead of keeping what it needs of it.
+    """
+
+    recomputes = False
 
     def forward(self, x: Tensor, choice: Tensor | int) -> Tensor:
+        """Maps N×C_in×H×W to N×C_out×H×W; see ``mix``."""
+        return self.mix_again(x, choice) if self.recomputes else self.mix(x, choice)
+
+    def mix(self, x: Tensor, choice: Tensor | int) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W.
 
         Args:
@@ -53,6 +64,10 @@ class _Mixture(nn.Module):
         if isinstance(choice, int):
             return self.forward_path(x, choice)
         return sum(w * output for w, output in zip(choice, self.iterate_outputs(x), strict=True))
+
+    def mix_again(self, x: Tensor, choice: Tensor | int) -> Tensor:
+        """Computes the same as ``mix``, and all of it again in the backward pass."""
+        return recompute([self], self.mix, x, choice)
 
     def forward_path(self, x: Tensor, candidate: int) -> Tensor:
         """Computes the output of one candidate, 0–3, and no more than that takes."""
@@ -79,6 +94,16 @@ class MixedBlock(_Mixture):
         self.candidates = nn.ModuleList(
             OSBlock(in_channels, out_channels, placement, affine=False) for placement in PLACEMENTS
         )
+
+    def mix_again(self, x: Tensor, choice: Tensor | int) -> Tensor:
+        """Computes the same as ``mix``; the backward pass computes one candidate after the other again."""
+        if isinstance(choice, int):
+            return recompute([self.candidates[choice]], self.candidates[choice], x)
+
+        def weigh(weight: Tensor, candidate: nn.Module, x: Tensor) -> Tensor:
+            return weight * candidate(x)
+
+        return sum(recompute([c], weigh, w, c, x) for w, c in zip(choice, self.candidates, strict=True))
 
     def forward_path(self, x: Tensor, candidate: int) -> Tensor:
         """Runs one candidate."""
@@ -198,6 +223,12 @@ class SuperNet(OSNetBase):
             if parameter.startswith(f"{name}."):
                 return cast(_Mixture, block).uses(parameter.removeprefix(f"{name}."), candidate)
         return True
+
+    def choose_recomputed(self, kind: str) -> None:
+        """Sets what is computed again in the backward pass: ``none``, ``blocks`` or ``candidates``."""
+        super().choose_recomputed("blocks" if kind == "blocks" else "none")
+        for block in self.blocks:
+            cast(_Mixture, block).recomputes = kind == "candidates"
 
     @torch.no_grad()
     def settle(self, genotype: Genotype) -> None:

@@ -16,11 +16,11 @@ from yacs.config import CfgNode
 
 from build import (
     Network,
+    build_fitting_step,
     build_network,
     build_pictures,
     build_resumed,
     build_scorer,
-    build_step,
     build_trainer,
     check_derives,
     check_identity,
@@ -29,7 +29,8 @@ from build import (
 from build_design import build_design
 from build_search import METHODS, Decide
 from datasets.build import Data, build_loaders, build_targets
-from default_config import flatten
+from default_config import flatten, settle
+from engine.footprint import Forecast
 from engine.interrupt import StopRequest
 from engine.memory import measure_peak_memory
 from engine.metrics import RunFacts, format_metrics, list_versions
@@ -66,6 +67,7 @@ class Job:
         network: The super-network or the child.
         scorer: Scores it.
         trainer: Trains it; None in an evaluation.
+        memory: What a step of that will need; None in an evaluation.
         pictures: Collects what pictures show; None for none.
         facts: What identifies the run.
         config: The merged settings, as YAML.
@@ -81,6 +83,7 @@ class Job:
     network: Network
     scorer: Scorer
     trainer: Trainer | None
+    memory: Forecast | None
     pictures: Pictures | None
     facts: RunFacts
     config: str
@@ -173,6 +176,8 @@ def start(job: Job) -> None:
     runtime = job.runtime
     where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     logger.info("running on %s, %d process(es) × %d replica(s)", where, runtime.world_size, runtime.replicas)
+    if job.memory:
+        logger.log(logging.INFO if job.memory.fits else logging.WARNING, "%s", job.memory.text)
 
 
 def train(trainer: Trainer) -> dict[str, Scores]:
@@ -273,15 +278,13 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
-    network = build_network(cfg, max(data.num_train_pids, 1))
-    if cfg.model.load_weights and checkpoint is None:
-        load_weights(network, cfg.model.load_weights)
-    if cfg.test.evaluate:
-        check_derives(network, cfg.model.load_weights)
+    network = build_started_network(cfg, data, continues=checkpoint is not None)
     pictures = build_pictures(cfg, data) if runtime.is_main else None
-    step = build_step(cfg, runtime, data, network) if folder.trains else None
+    step, memory, trainer = None, None, None
+    if folder.trains:
+        step, memory = build_fitting_step(cfg, runtime, data, network, checkpoint)
+        cfg = settle(cfg, "train.device_batch", memory.device_batch)
     scorer = build_scorer(cfg, runtime, data, network, step)
-    trainer = None
     if step is not None:
         trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
         if checkpoint is not None:
@@ -292,13 +295,27 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
     experiment = identify_experiment(settings, network.identity, data.hash_images())
     facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
-    size = (cfg.data.height, cfg.data.width)
     decide = None
     if isinstance(network.model, SuperNet):
         decide = METHODS[cfg.nas.method].build_decision(cfg, runtime, data, network.model, folder)
     return Job(
-        folder, runtime, data, network, scorer, trainer, pictures, facts, cfg.dump(), size, found, decide, started
-    )
+        folder, runtime, data, network, scorer, trainer, memory, pictures, facts, cfg.dump(),
+        (cfg.data.height, cfg.data.width), found, decide, started,
+    )  # fmt: skip
+
+
+def build_started_network(cfg: CfgNode, data: Data, continues: bool) -> Network:
+    """Builds the network with what it starts from: random weights or a file's, in a run that ``continues`` none yet.
+
+    Raises:
+        UserError: a file that does not fit, or that nothing can be derived from.
+    """
+    network = build_network(cfg, max(data.num_train_pids, 1))
+    if cfg.model.load_weights and not continues:
+        load_weights(network, cfg.model.load_weights)
+    if cfg.test.evaluate:
+        check_derives(network, cfg.model.load_weights)
+    return network
 
 
 def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> DesignJob:

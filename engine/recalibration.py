@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from utils.batch_norm import find_batch_norms
+
 
 @torch.no_grad()
 def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
@@ -34,8 +36,3 @@ def recalibrate_batch_norm(network: nn.Module, images: Iterable[Tensor]) -> int:
         norm.momentum = momentum
     network.eval()
     return num_batches
-
-
-def find_batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Lists a network's batch norms."""
-    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from engine.evaluator import Prepare
 from engine.losses import Loss
 from engine.parameters import WEIGHTS, freeze_all_but, unfreeze
+from engine.parts import add_gradients, split
 from engine.safety import GradientCheck, NotFiniteError, update_scale
 from engine.task import Stopwatch, Task
 from utils.distributed import Runtime
@@ -43,6 +44,8 @@ class TrainStep:
         amp: ``off``, ``bf16`` or ``fp16``.
         clip_grad_norm: Largest total gradient norm, 0 for any.
         ema_decay: Per step, of the weights' moving average; 0: no average is kept.
+        device_batch: Images that pass a device at a time; 0: its whole share of the batch.
+        compares_images: Whether the loss compares images with each other (see ``engine.parts.add_gradients``).
 
     Attributes:
         average: The model with the moving average of its weights, and the model's own batch-norm statistics.
@@ -61,10 +64,13 @@ class TrainStep:
         amp: str = "off",
         clip_grad_norm: float = 0.0,
         ema_decay: float = 0.0,
+        device_batch: int = 0,
+        compares_images: bool = False,
     ) -> None:
         self.model, self.wrap, self.task, self.loss = model, wrap, task, loss
         self.optimizers, self.prepare, self.runtime = dict(optimizers), prepare, runtime
         self.amp, self.clip_grad_norm = amp, clip_grad_norm
+        self.device_batch, self.compares_images = device_batch, compares_images
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
         self.average: AveragedModel | None = None
         if ema_decay > 0:
@@ -94,16 +100,14 @@ class TrainStep:
             NotFiniteError: the loss or a gradient is not finite, in any process; nothing was learnt.
             RuntimeError: a gradient misses a parameter that it must reach, which is a defect.
         """
-        labels = batch.pids.to(self.runtime.device, non_blocking=True)
+        labels, images = batch.pids.to(self.runtime.device, non_blocking=True), self.prepare(batch)
+        num_parts = len(labels) // (self.device_batch * self.runtime.replicas) if self.device_batch else 1
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
         with self._holding_others(learning):
-            output = self.task.forward(self._network, self.prepare(batch), learning)
-            loss = self.loss(output, labels)
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-        logits = output[0] if isinstance(output, tuple) else output
-        num_correct = (logits.detach().argmax(dim=1) == labels).sum()
-        value, correct = torch.stack([loss.detach().double(), num_correct.double()]).tolist()  # one wait for the device
+            parts = split(images, labels, self.task.draw(num_parts), num_parts)
+            found = add_gradients(self._network, self.loss, parts, self.scaler.scale, self.compares_images)
+        value, correct = found.tolist()  # one wait for the device
         watch.lap("forward, backward")
         self._check_and_clip(value, learning)
         self.scaler.step(self.optimizers[learning])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Task:
@@ -20,9 +20,9 @@ class Task:
         """Whether the step that was just run must have given the parameter of this name a gradient, if it learns."""
         return True
 
-    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
-        """Returns what the loss takes, from images (N, 3, H, W); ``learning`` names the optimiser that will step."""
-        return network(images)
+    def draw(self, num_parts: int = 1) -> Tensor | None:
+        """Draws what a step's network takes beside the images, one row for each replica and part; None: nothing."""
+        return None
 
     def start_epoch(self, epoch: int) -> None:
         """Is called before the first batch of an epoch, also after resuming in its middle."""

@@ -159,7 +159,7 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, or too little memory.
         """
-        advice = advise_batch_size(self.runtime, len(batch.pids), self.step.amp)
+        advice = advise_batch_size(self.runtime, len(batch.pids), self.step.amp, self.step.device_batch)
         for _ in range(self.task.repeats):
             try:
                 with explain_faults(self.runtime, advice):

@@ -71,17 +71,16 @@ class GumbelSearch(Task):
         self._steps_checked = 0
         self._drawn: Tensor | None = None  # (L, K) bool: which alphas' gradients the last weights let through
 
-    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
-        """Runs the super-network with freshly drawn path weights."""
-        return network(images, self.draw())
-
-    def draw(self) -> Tensor:
+    def draw(self, num_parts: int = 1) -> Tensor:
         """Draws this step's path weights, (replicas, L, K), one row for each replica of this process.
 
         Every process draws the rows of all replicas from the same generator and keeps its own, so that the noise does
-        not depend on how replicas are spread over processes.
+        not depend on how replicas are spread over processes, nor on whether a device stands for several of them.
+
+        Args:
+            num_parts: How many replicas each device of this process stands for, one after the other.
         """
-        alphas, replicas = self.supernet.alphas, self.runtime.replicas
+        alphas, replicas = self.supernet.alphas, self.runtime.replicas * num_parts
         if self.sample_scope == "global":
             weights = self.relaxation.sample(alphas, self.temperature, self.generator).expand(replicas, *alphas.shape)
         else:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.recalibration import find_batch_norms
 from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_GENOTYPES
+from utils.batch_norm import find_batch_norms
 from utils.distributed import Runtime
 from utils.files import write_atomically
 from utils.log import format_duration

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from engine.task import Task
 from utils.distributed import Runtime
@@ -54,25 +54,25 @@ class UniformSearch(Task):
         self.generator = Generator().manual_seed(seed)
         self._paths: list[list[int]] = []  # that the last step ran in this process
 
-    def forward(self, network: nn.Module, images: Tensor, learning: str) -> Any:
-        """Runs the super-network on freshly drawn paths."""
-        paths = self.draw()
-        self._paths = paths.tolist()
-        return network(images, paths)
-
-    def draw(self) -> Tensor:
+    def draw(self, num_parts: int = 1) -> Tensor:
         """Draws this step's paths, (replicas, L) int64, one for each replica of this process.
 
         Every process draws the paths of all replicas from the same generator and keeps its own, so that they do not
-        depend on how replicas are spread over processes.
+        depend on how replicas are spread over processes, nor on whether a device stands for several of them.
+
+        Args:
+            num_parts: How many replicas each device of this process stands for, one after the other.
         """
-        replicas = self.runtime.replicas
+        replicas = self.runtime.replicas * num_parts
         if self.sample_scope == "global":
             path = torch.randint(self.num_candidates, (1, self.num_blocks), generator=self.generator)
-            return path.expand(replicas, -1)
-        size = (self.runtime.world_size * replicas, self.num_blocks)
-        first = self.runtime.rank * replicas
-        return torch.randint(self.num_candidates, size, generator=self.generator)[first : first + replicas]
+            paths = path.expand(replicas, -1)
+        else:
+            size = (self.runtime.world_size * replicas, self.num_blocks)
+            first = self.runtime.rank * replicas
+            paths = torch.randint(self.num_candidates, size, generator=self.generator)[first : first + replicas]
+        self._paths = paths.tolist()
+        return paths
 
     def must_learn(self, name: str) -> bool:
         """A gradient must reach what the last step's paths use."""

@@ -50,9 +50,9 @@ def fix_statistics(network: nn.Module) -> None:
             module.eval()
 
 
-def draw_batch() -> tuple[Tensor, Tensor]:
-    """Draws images (8, 3, 32, 16) with labels of two images per identity, the same in every process."""
-    return torch.randn(8, 3, 32, 16, dtype=torch.float64), torch.arange(8) % CLASSES
+def draw_batch(count: int = 8, height: int = 32, width: int = 16) -> tuple[Tensor, Tensor]:
+    """Draws images (count, 3, height, width) with labels of all identities, the same in every process."""
+    return torch.randn(count, 3, height, width, dtype=torch.float64), torch.arange(count) % CLASSES
 
 
 def build_task(cfg: Any, runtime: Runtime, supernet: SuperNet) -> GumbelSearch:
@@ -103,7 +103,7 @@ def compute_alphas(runtime: Runtime, scope: str) -> dict[str, Any]:
         return collect(runtime, loss(logits, labels), supernet)
     task, network = build_task(cfg, runtime, supernet), runtime.wrap(supernet)
     images, labels = take_share(runtime, images, labels)
-    return collect(runtime, loss(task.forward(network, images, WEIGHTS), labels), supernet)
+    return collect(runtime, loss(network(images, task.draw()), labels), supernet)
 
 
 def compute_alternating(runtime: Runtime, last: str) -> dict[str, Any]:
@@ -127,6 +127,33 @@ def compute_alternating(runtime: Runtime, last: str) -> dict[str, Any]:
     losses = runtime.gather(loss)
     gradients = {name: p.grad for name, p in network.model.named_parameters() if p.grad is not None}
     return {"loss": sum(losses) / len(losses), "losses": losses, "gradients": gradients}
+
+
+def compute_parts(runtime: Runtime, setting: str) -> dict[str, Any]:
+    """Takes three of the run's own steps in parts of four images, a sample for each part.
+
+    At a rate so low that rounding does not grow: a drawn network multiplies it 50-fold at each larger step.
+    """
+    torch.manual_seed(3)
+    by_kind: dict[str, dict[str, Any]] = {
+        "gumbel": {"train.recompute": "candidates"},
+        "triplet": {"loss.name": "triplet", "loss.triplet.margin": 5.0, "loss.triplet.weight_x": 0.5},
+        "uniform": {"train.recompute": "blocks", "nas.method": "uniform", "nas.held_out": "cameras"},
+    }
+    steps = {"train.batch_size": 16, "train.device_batch": 4, "nas.sample_scope": "replica", "train.optim": "sgd"}
+    cfg = load_config([], {"model.width": 0.25, "train.lr": 1e-8, "data.targets": [], **steps, **by_kind[setting]})
+    network = build_network(cfg, CLASSES)
+    network.model.double()
+    data: Any = SimpleNamespace(preparer=lambda batch, device: batch.images)
+    step = build_step(cfg, runtime, data, network)
+    step.open_layers(None)
+    for _ in range(3):
+        images, labels = take_share(runtime, *draw_batch(16, 64, 32))
+        loss = step.run(SimpleNamespace(images=images, pids=labels), Stopwatch()).loss
+    losses = runtime.gather(loss)
+    gradients = {name: p.grad for name, p in network.model.named_parameters() if p.grad is not None}
+    buffers = dict(network.model.named_buffers())
+    return {"loss": sum(losses) / len(losses), "losses": losses, "gradients": gradients, "buffers": buffers}
 
 
 def compute_scores(runtime: Runtime, watched: str) -> dict[str, Any]:
@@ -167,7 +194,7 @@ def measure_patience(runtime: Runtime, unused: str) -> dict[str, Any]:
 
 WORK: dict[str, Callable[[Runtime, str], dict[str, Any]]] = {
     "triplet": compute_triplet, "alphas": compute_alphas, "alternating": compute_alternating,
-    "scores": compute_scores, "patience": measure_patience,
+    "parts": compute_parts, "scores": compute_scores, "patience": measure_patience,
 }  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def test_values_take_the_type_of_their_default():
         ("model.width", 0.3, "allowed are 1.0, 0.75, 0.5, 0.25"),
         ("train.optim", "adamw", "allowed are adam, amsgrad, sgd, rmsprop, radam"),
         ("nas.lmda_decay_step", 0, "must be at least 1 (or -1)"),
+        ("train.device_batch", 1, "must be at least 2 (or 0, -1)"),
         ("nas.lmda_decay_rate", 2.0, "must lie between 0 and 1"),
         ("data.sources", [], "must not be empty"),
         ("data.sources", [[]], "must be text"),
@@ -143,6 +144,7 @@ UNIFORM = {"nas.method": "uniform", "nas.held_out": "cameras"}
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"train.compile": True, "train.recompute": "blocks"}, "does not go with train.compile True"),
         ({"nas.method": "uniform"}, "ranks sub-networks on held-out images; set nas.held_out cameras or source"),
         ({**UNIFORM, "train.compile": True}, "runs another network in each step; set train.compile False"),
         ({**UNIFORM, "test.evaluate": True, "model.load_weights": "x.pt"}, "set test.evaluate False"),

@@ -12,6 +12,7 @@ from config_keys import KEYS
 from default_config import flatten, load_config
 from experiment import identify_experiment
 from search.table import Table
+from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CHILD = {"name": "osnet_child", "width": 1.0, "loss": "softmax", "num_classes": 5, "genotype": ["OSBlock"] * 6}
@@ -67,3 +68,8 @@ def test_the_rows_of_the_table_are_of_its_recipe() -> None:
     assert hash_recipe(recipe | {"train.lr": 0.1}) != hash_recipe(recipe)
     assert hash_recipe(recipe | {"test.dist_metric": "euclidean"}) != hash_recipe(recipe)
     assert hash_recipe(recipe | {"test.eval_epochs": [3]}) == hash_recipe(recipe)
+
+
+def test_recipe_of_compared_trainings_names_its_parts():
+    with pytest.raises(UserError, match="device_batch -1 in a recipe"):
+        hash_recipe(flatten(load_config([], {"train.device_batch": -1})))

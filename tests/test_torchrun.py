@@ -99,6 +99,17 @@ def test_held_out_alphas_and_weights_learn_in_turn_from_triplets_of_the_whole_ba
     assert_same_step(one, two)
 
 
+@pytest.mark.parametrize("setting", ["gumbel", "triplet", "uniform"])
+def test_parts_of_two_processes_are_those_of_one(server, tmp_path, setting):
+    one, two = share_work(server, "parts", setting, tmp_path)
+    assert one["gradients"]["fc.0.weight"].norm() > 0.001
+    assert one["gradients"].keys() == two["gradients"].keys()
+    assert_same_step(one, two)
+    for name, expected in one["buffers"].items():
+        torch.testing.assert_close(two["buffers"][name], expected, rtol=1e-9, atol=1e-12)
+    assert int(two["buffers"]["fc.1.num_batches_tracked"]) == 3
+
+
 @pytest.mark.parametrize("watched", ["unwatched", "watched"])
 def test_rankings_of_two_processes_are_those_of_one_bit_for_bit(server, tmp_path, watched):
     one, two = share_work(server, "scores", watched, tmp_path)

@@ -11,14 +11,14 @@ def one_of(*allowed: object) -> Check:
     return lambda value: "" if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
 
 
-def at_least(low: float, or_: float | None = None) -> Check:
-    """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``or_``."""
-    also = "" if or_ is None else f" (or {or_})"
+def at_least(low: float, *others: float) -> Check:
+    """Allows values from ``low`` to a billion, above which a slip of the hand is all that there is, and ``others``."""
+    also = f" (or {', '.join(map(str, others))})" if others else ""
 
     def check(value: float) -> str:
         if value > 1e9:
             return "must be at most 1,000,000,000"
-        return "" if value >= low or value == or_ else f"must be at least {low}{also}"
+        return "" if value >= low or value in others else f"must be at least {low}{also}"
 
     return check
 

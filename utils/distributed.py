@@ -146,6 +146,19 @@ class Runtime:
                 f"multiple of {2 * self.world_size * self.replicas}"
             )
 
+    def check_device_batch(self, batch_size: int, device_batch: int) -> None:
+        """Checks that every device's share of a batch divides into parts of ``device_batch`` images.
+
+        Raises:
+            UserError: it does not.
+        """
+        num_devices = self.world_size * self.replicas
+        if device_batch > 0 and batch_size % (num_devices * device_batch):
+            raise UserError(
+                f"train.device_batch {device_batch} does not divide a device's share of train.batch_size {batch_size}, "
+                f"{batch_size / num_devices:g} images on {num_devices} device(s); choose a divisor of that, or 0"
+            )
+
     def gather(self, value: Any) -> list[Any]:
         """Returns every process's value, in order of rank, in every process; waits as long as it takes."""
         if self.world_size == 1:

@@ -1,5 +1,7 @@
 """Choice of device, one process alone, how batches split, and how processes end together."""
 
+import re
+
 import pytest
 import torch
 from torch import distributed, nn
@@ -109,6 +111,25 @@ def test_every_device_needs_two_images(batch_size, replicas, world_size):
     else:
         with pytest.raises(UserError, match=rf"train.batch_size {batch_size} leaves a device with {min(sizes)}"):
             runtime.check_batch_size(batch_size)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device_batch", "told"),
+    [
+        (
+            Runtime(CPU),
+            5,
+            "device_batch 5 does not divide a device's share of train.batch_size 48, 48 images on",
+        ),
+        (Runtime(CPU, 0, 2), 16, "24 images on 2 device(s); choose a divisor of that, or 0"),
+        (Runtime(CPU, 1, 2, replicas=2), 8, "12 images on 4 device(s)"),
+    ],
+)
+def test_parts_must_divide_a_devices_share(runtime, device_batch, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        runtime.check_device_batch(48, device_batch)
+    for right in (0, 4, 6, 12):
+        runtime.check_device_batch(48, right)
 
 
 def test_sync_bn_without_torchruns_gpus():
