@@ -323,6 +323,7 @@ def build_fitting_step(
     step = build_step(cfg, runtime, data, network)
     saved = None if checkpoint is None else checkpoint["config"].get("train.device_batch", 0)
     memory = build_forecast(cfg, runtime, step, saved)
+    runtime.check_device_batch(cfg.train.batch_size, memory.device_batch)
     step.device_batch = memory.device_batch
     return step, memory
 

@@ -76,7 +76,8 @@ def build_forecast(cfg: Any, runtime: Runtime, step: TrainStep, saved: int | Non
     free = None if None in found else min(found)
     wanted = cfg.train.device_batch if saved is None or cfg.train.device_batch != -1 else saved
     share = -(-cfg.train.batch_size // (runtime.world_size * runtime.replicas))
-    return forecast(measure(), share, wanted, free, None if cfg.train.recompute == _LEAST else measure_recomputed)
+    may_recompute = cfg.train.recompute != _LEAST and not cfg.train.compile
+    return forecast(runtime.share(measure()), share, wanted, free, measure_recomputed if may_recompute else None)
 
 
 def forecast(
@@ -147,7 +148,7 @@ def _in_gib(num_bytes: int) -> str:
 def measure_footprint(step: TrainStep, height: int, width: int) -> Footprint:
     """Counts what a step needs beside the weights, by forward and backward passes of a few images.
 
-    Nothing changes: no weight, no running statistics, no generator.
+    Nothing changes: no weight, no running statistics, no generator. A compiled network may need less.
 
     Args:
         step: Built, not yet run.
