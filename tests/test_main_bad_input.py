@@ -204,7 +204,7 @@ def test_continuing_from_weights_alone(fails, child_checkpoint, tmp_path):
     [
         ("utils.distributed.Runtime.wrap", "osnet_child", "lower train.batch_size and test.batch_size"),
         ("build.build_search_network", "osnet_nas", "lower train.batch_size and test.batch_size"),
-        ("build.recalibrate_batch_norm", "osnet_nas", "takes a whole batch at once; lower train.batch_size"),
+        ("build.recalibrate_batch_norm", "osnet_nas", "lower train.batch_size, or set train.device_batch"),
         ("engine.scorer.evaluate_targets", "osnet_nas", "lower test.batch_size"),
     ],
 )
