@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_GENOTYPES, Genotype, digits_of, number_of
+from search.places import PLACE_NAMES, Place, say_what_is_sure
 from utils.files import write_atomically
 
 RANKING_NAME = "ranking.npz"
@@ -48,6 +49,8 @@ class Answer:
         not_worse: Genotypes, in digits, that are not significantly worse than the best; the found one is among them.
             Empty: the method cannot tell.
         costs: ``seconds``, ``image_passes`` (forward and backward), ``peak_memory_bytes`` (of the largest process).
+        places: What IN is worth at each of the twelve places of ``search.places.PLACE_NAMES``, in the values' unit.
+            Empty: the method cannot tell.
         caution: What the reader should know before trusting it; sentences.
         details: More that the method knows, in plain values.
         arrays: What ``ranking.npz`` keeps beside the scores.
@@ -61,6 +64,7 @@ class Answer:
     score_name: str
     not_worse: Sequence[str]
     costs: Mapping[str, float]
+    places: Sequence[Place] = ()
     caution: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -71,6 +75,26 @@ class Answer:
         return sum(block.is_decided for block in self.blocks)
 
     @property
+    def verdict(self) -> str:
+        """How sure the answer is, in a few sentences: of its blocks, of IN at each place, and of the whole network."""
+        decided, total = self.num_decided, len(self.blocks)
+        if decided == total:
+            sentences = [f"All {total} blocks are decided."]
+        elif decided == 0:
+            sentences = [f"None of the {total} blocks is decided."]
+        else:
+            verb = "is" if decided == 1 else "are"
+            sentences = [f"{decided} of {total} blocks {verb} decided; in the others the choice is open."]
+        if self.places:
+            sentences.append(say_what_is_sure(self.places))
+        if self.not_worse:
+            sentences.append(f"Of all {NUM_GENOTYPES:,} networks {len(self.not_worse):,} are not significantly worse than "
+                             "the best; the others are ruled out.")  # fmt: skip
+        else:
+            sentences.append(f"How many of the {NUM_GENOTYPES:,} networks are as good, this method cannot tell.")
+        return " ".join(sentences)
+
+    @property
     def rank(self) -> int:
         """The found genotype's rank among the 4,096 by their scores, from 1."""
         return 1 + int(np.count_nonzero(self.scores > self.scores[number_of(self.genotype.digits)]))
@@ -79,6 +103,7 @@ class Answer:
         """Returns what ``genotype.json`` keeps of how it was found; ``facts`` (data, versions, …) join it."""
         return {
             "method": self.method,
+            "verdict": self.verdict,
             "value": self.value_name,
             "blocks": [
                 {
@@ -93,6 +118,10 @@ class Answer:
                     },
                 }
                 for name, block in zip(BLOCK_NAMES, self.blocks, strict=True)
+            ],
+            "places": [
+                {"place": name, "value": place.value, "low": place.low, "high": place.high, "decided": place.is_decided}
+                for name, place in zip(PLACE_NAMES, self.places, strict=bool(self.places))
             ],
             "score": self.score_name,
             "score_of_found": float(self.scores[number_of(self.genotype.digits)]),

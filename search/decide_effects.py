@@ -98,6 +98,7 @@ def make_answer(
         method="design",
         genotype=genotype,
         blocks=blocks,
+        places=fit.places,
         value_name="effect on held-out mAP",
         scores=fit.predictions,
         score_name=SCORE_NAME,

@@ -17,10 +17,12 @@ from scipy import stats
 
 from genotype import CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, Genotype, digits_of, number_of
 from search.answer import Answer, BlockAnswer
+from search.places import CONTRASTS, NUM_PLACES, Place
 from search.ranking import Ranking
 
 LEVEL = 0.05  # share of searches that decide something wrong where nothing is to be decided
 PAIR_LEVEL = LEVEL / (NUM_BLOCKS * (NUM_CANDIDATES - 1)) / 2  # of one comparison; / 2: either of a pair could be ahead
+PLACE_LEVEL = LEVEL / NUM_PLACES / 2
 NUM_DRAWS = 10_000
 NUM_DRAWS_OF_ALL = 2_000  # of those, for what compares single sub-networks
 SHARED_WEIGHTS = (
@@ -58,6 +60,7 @@ class RankingDecision:
     Attributes:
         digits: The answer: ``composed`` if that is not significantly worse than the best of all, else the best.
         blocks: The six blocks.
+        places: The twelve places.
         composed: The genotype of each block's best candidate.
         best: The genotype with the highest score.
         not_worse: Numbers of the genotypes that are not significantly worse than the best, ascending.
@@ -66,6 +69,7 @@ class RankingDecision:
 
     digits: str
     blocks: tuple[BlockMarginals, ...]
+    places: tuple[Place, ...]
     composed: str
     best: str
     not_worse: np.ndarray
@@ -90,11 +94,10 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
     """
     sums, weights = _draw_people(average_precision, query_pids, seed)
     scores = average_precision.mean(axis=1, dtype=np.float64)
-    blocks = tuple(
-        _judge_block(_average_by_candidate(scores[:, None], block)[:, 0],
-                     weights @ _average_by_candidate(sums, block).T, sums.shape[1])
-        for block in range(NUM_BLOCKS)
-    )  # fmt: skip
+    means = [_average_by_candidate(scores[:, None], block)[:, 0] for block in range(NUM_BLOCKS)]
+    drawn = [weights @ _average_by_candidate(sums, block).T for block in range(NUM_BLOCKS)]
+    blocks = tuple(_judge_block(*both, sums.shape[1]) for both in zip(means, drawn, strict=True))
+    places = tuple(place for both in zip(means, drawn, strict=True) for place in _judge_places(*both, sums.shape[1]))
     not_worse = _find_not_worse(scores, weights[:NUM_DRAWS_OF_ALL] @ sums.T, sums.shape[1])
     composed = "".join(str(block.best) for block in blocks)
     best = digits_of(int(scores.argmax()))
@@ -102,6 +105,7 @@ def decide_by_ranking(average_precision: np.ndarray, query_pids: np.ndarray, see
     return RankingDecision(
         digits=composed if is_good else best,
         blocks=blocks,
+        places=places,
         composed=composed,
         best=best,
         not_worse=not_worse,
@@ -149,6 +153,16 @@ def _judge_block(means: np.ndarray, drawn: np.ndarray, num_people: int) -> Block
     )
 
 
+def _judge_places(means: np.ndarray, drawn: np.ndarray, num_people: int) -> list[Place]:
+    """Judges a block's two places by its candidates' means (4,) and those of each draw of so many people (draws, 4)."""
+    values, deviations = CONTRASTS @ means, (drawn - means) @ CONTRASTS.T
+    stretched = values + deviations * _compute_stretch(num_people, PLACE_LEVEL)
+    is_decided = (np.sign(stretched) == np.sign(values)).mean(axis=0) >= 1 - PLACE_LEVEL
+    reach = _compute_stretch(num_people, LEVEL / 2) * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    low, high = values + reach
+    return list(map(Place, values.tolist(), low.tolist(), high.tolist(), is_decided.tolist()))
+
+
 def _find_not_worse(scores: np.ndarray, drawn: np.ndarray, num_people: int) -> np.ndarray:
     """Finds the sub-networks whose lag behind the best is within what 4,095 comparisons may show by chance.
 
@@ -187,6 +201,7 @@ def answer_by_ranking(ranking: Ranking, costs: Mapping[str, float]) -> Answer:
         method="uniform",
         genotype=Genotype.from_digits(decision.digits),
         blocks=blocks,
+        places=decision.places,
         value_name="held-out mAP above the mean of all sub-networks",
         scores=scores,
         score_name="mAP of the sub-network on held-out images, with the shared weights",

@@ -1,12 +1,14 @@
 """What each candidate is worth in each block: least squares over really trained networks.
 
-Two models, for two questions:
+Three models, for three questions:
 
 - *Which candidate, and is that sure?* One mean per candidate and block, beside fold and seed as blocking factors. In an
   orthogonal array interactions of two other blocks are spread over these means and widen the intervals. A block is
   decided where its best candidate's lead over the second is significant: a two-sided t-test, since two equal candidates
   ahead of the others are the case in which chance most often makes one of them lead; p-values are adjusted over the six
   blocks after Holm.
+- *Does IN help at a place, and is that sure?* With two bits per block (IN inside, IN outside) half of the networks tell
+  on either side; the twelve p-values are adjusted in the same way.
 - *How good is a network that nobody trained?* Of four models, from two bits per block (IN inside, IN outside) to
   candidates plus squares of the numbers of IN, the simplest whose leave-one-out error is within one standard error of
   the best. How well that predicts is measured by leaving each architecture out, choice of the model included. The
@@ -25,6 +27,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS
+from search.places import NUM_PLACES, Place
 from search.trainings import (
     MIN_RESIDUALS,
     Observation,
@@ -72,6 +75,7 @@ class EffectsFit:
 
     Attributes:
         blocks: The six blocks' effects.
+        places: The twelve places' effects, in the order of ``search.places.PLACE_NAMES``.
         residual_sd: Standard deviation of a score around the means per candidate, architectures and trainings together.
         lack_of_fit: P-value of the test that interactions add nothing; None without repeated trainings.
         model: Which of ``MODELS`` predicts.
@@ -84,6 +88,7 @@ class EffectsFit:
     """
 
     blocks: tuple[BlockEffects, ...]
+    places: tuple[Place, ...]
     residual_sd: float
     lack_of_fit: float | None
     model: str
@@ -124,6 +129,7 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
     predicted = _predict_all(model, data)
     return EffectsFit(
         blocks=_judge_blocks(fit, data.nuisance.shape[1]),
+        places=judge_places(data),
         residual_sd=float(np.sqrt(fit.scale)),
         lack_of_fit=data.repeats.lack_of_fit,
         model=model,
@@ -200,6 +206,16 @@ def _judge_blocks(fit: sm.regression.linear_model.RegressionResults, first: int)
                      best if adjusted[i] <= LEVEL else simplest)
         for i, (values, low, high, p, best, p_gaps, simplest) in enumerate(found)
     )  # fmt: skip
+
+
+def judge_places(data: Trainings) -> tuple[Place, ...]:
+    """Finds what IN is worth at each of the twelve places."""
+    fit = sm.OLS(*data.whiten(code_model("bits", data.genotypes))).fit()
+    first = data.nuisance.shape[1]
+    columns = first + np.arange(NUM_PLACES).reshape(2, NUM_BLOCKS).T.ravel()  # the model has all insides first
+    values, (low, high) = fit.params[columns], fit.conf_int(LEVEL)[columns].T
+    is_decided = np.array(adjust_holm(fit.pvalues[columns])) <= LEVEL
+    return tuple(map(Place, values.tolist(), low.tolist(), high.tolist(), is_decided.tolist()))
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:

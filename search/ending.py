@@ -10,7 +10,8 @@ from engine.history import FILE_NAME, read_history
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.answer import RANKING_NAME, Answer, write_ranking
 from search.decide_effects import METRIC
-from search.report import ReportData, Trajectories, say_how_sure, write_report
+from search.places import format_places
+from search.report import ReportData, Trajectories, write_report
 from search.report.figures import draw_grid
 from search.trials import TrialResult
 from utils.plots import save_figure
@@ -35,7 +36,9 @@ def conclude(folder: Path, answer: Answer, facts: Mapping[str, Any], shown: Repo
     save_figure(draw_grid(answer), folder / "architecture.png")
     write_report(folder / "report.html", answer, facts, shown)
     logger.info("found architecture:\n%s", answer.format())
-    for sentence in (say_how_sure(answer), *answer.caution):
+    if answer.places:
+        logger.info("what IN is worth at each place, with 95 %% intervals:\n%s", format_places(answer.places))
+    for sentence in (answer.verdict, *answer.caution):
         logger.info("%s", sentence)
     logger.info("all of it, with pictures: %s", folder / "report.html")
     logger.info("to train it: model.genotype %s, or paste into osnet_child.py:", folder / "genotype.json")

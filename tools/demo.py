@@ -1,5 +1,7 @@
 """The whole path on drawn pedestrians: search, retrain what was found, compare on a seen and two unseen domains.
 
+The search trains 32 small networks (quickstart.yaml) and says how sure its answer is.
+
   python -m tools.demo [--folder demo]
 
 Plain OSNet and the published OSNet-AIN are trained the same way beside the found network. A demo that was stopped
@@ -8,6 +10,7 @@ continues where it was. Takes about seven minutes on two CPU cores.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,16 +25,15 @@ from utils.contact_sheet import save_contact_sheet
 from utils.log import format_table
 from utils.plots import save_figure
 
-CONFIG = str(Path(__file__).parents[1] / "quickstart.yaml")
+ROOT = Path(__file__).parents[1]
+MAX_JOBS = 8
 DOMAINS = {"synthetic_a": "seen", "synthetic_b": "unseen", "synthetic_c": "unseen"}
-CHILD_SETTINGS = ["model.name", "osnet_child", "train.max_epoch", "12"]
 
 
-def run_step(folder: Path, *settings: str) -> None:
+def run_step(folder: Path, config: str, *settings: str) -> None:
     """Runs main into ``folder``, continuing what is there; leaves the program if it fails."""
-    targets = ["data.targets", str(list(DOMAINS))]
     resume = ["model.resume", "auto", "data.root", str(folder.parent / "data"), "data.save_dir", str(folder)]
-    code = run_main(["--config-file", CONFIG, *targets, *resume, *settings])
+    code = run_main(["--config-file", str(ROOT / config), *resume, *settings])
     if code:
         sys.exit(code)
 
@@ -64,11 +66,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything goes (default: demo)")
     folder = parser.parse_args().folder
-    run_step(folder / "search")
+    jobs = min(MAX_JOBS, len(os.sched_getaffinity(0)))
+    recipe = str(ROOT / "quickstart_short.yaml")
+    run_step(folder / "search", "quickstart.yaml", "nas.design.recipe", recipe, "nas.design.jobs", str(jobs))
     found = folder / "search" / "genotype.json"
     networks = {"OSNet": "osnet", "OSNet-AIN": "osnet_ain", "found": str(found)}
     for name, genotype in networks.items():
-        run_step(folder / name, *CHILD_SETTINGS, "model.genotype", genotype)
+        run_step(folder / name, "quickstart_child.yaml", "model.genotype", genotype)
     scores = {name: read_scores(folder / name) for name in networks}
     save_figure(draw_comparison(scores), folder / "comparison.png")
     people = draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], SyntheticSize(), folder / "data", 4)
@@ -78,8 +82,9 @@ def main() -> int:
         [name, *(f"{by_domain[d]['mAP']:.1%} / {by_domain[d]['rank1']:.1%}" for d in DOMAINS)]
         for name, by_domain in scores.items()
     ]
-    print(f"\nfound by the search:\n{Genotype.from_json(found)}\n\n{format_table(header, rows)}\n")
-    print(f"pictures: {folder}/search/architecture.png, {folder}/comparison.png, {folder}/people.png")
+    genotype = Genotype.from_json(found)
+    print(f"\nfound by the search:\n{genotype}\n{genotype.found['verdict']}\n\n{format_table(header, rows)}\n")
+    print(f"pages and pictures: {folder}/search/report.html, {folder}/comparison.png, {folder}/people.png")
     return 0
 
 

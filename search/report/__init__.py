@@ -1,5 +1,5 @@
 """``report.html``: what a search has found and how sure it is, as one page that needs nothing but itself."""
 
-from search.report.page import ReportData, Trajectories, say_how_sure, write_report
+from search.report.page import ReportData, Trajectories, write_report
 
-__all__ = ["ReportData", "Trajectories", "say_how_sure", "write_report"]
+__all__ = ["ReportData", "Trajectories", "write_report"]

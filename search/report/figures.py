@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
+from search.places import PLACE_NAMES
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
 TEXT = "#010203"  # stands for the page's text colour until the figure is in the page
@@ -61,6 +62,21 @@ def _draw_block(axes: Axes, block: BlockAnswer) -> None:
         axes.plot(k, values[k], "D" if is_found else "o", color=colour, ms=8 if is_found else 5)
     axes.set_xticks(places, [name.removeprefix("OSBlock") or "plain" for name in CANDIDATE_NAMES], fontsize=8)
     axes.set_xlim(-0.6, len(places) - 0.4)
+
+
+def draw_places(answer: Answer) -> Figure:
+    """Draws what IN is worth at each of the twelve places, with intervals; where that is sure, filled."""
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(0, color=TEXT, lw=0.8)
+    for i, place in enumerate(answer.places):
+        colour = FOUND if place.is_decided else TEXT
+        axes.plot([i, i], [place.low, place.high], color=colour, lw=2, solid_capstyle="butt")
+        axes.plot(i, place.value, "D", color=colour, ms=7, fillstyle="full" if place.is_decided else "none")
+    axes.set_xticks(range(len(PLACE_NAMES)), [name.replace(" ", "\n") for name in PLACE_NAMES], fontsize=8)
+    axes.set_ylabel("score with IN minus without")
+    _plain(axes)
+    return figure
 
 
 def draw_distribution(answer: Answer) -> Figure:
@@ -130,6 +146,15 @@ def describe_blocks(answer: Answer) -> str:
         values = ", ".join(f"{c} {v:.3f}" for c, v in zip(CANDIDATE_NAMES, block.values, strict=True))
         parts.append(f"{name}: {block.candidate} found, {'decided' if block.is_decided else 'undetermined'}; {values}")
     return f"{answer.value_name} of each candidate in each block. " + ". ".join(parts)
+
+
+def describe_places(answer: Answer) -> str:
+    """Says in words what ``draw_places`` shows."""
+    parts = [
+        f"{name} {place.value:+.3f}, {'decided' if place.is_decided else 'open'}"
+        for name, place in zip(PLACE_NAMES, answer.places, strict=True)
+    ]
+    return f"Score with IN at a place minus that without: {'; '.join(parts)}"
 
 
 def describe_distribution(answer: Answer) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_GENOTYPES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.answer import Answer
+from search.places import PLACE_NAMES
 from search.report import figures
 from utils.files import write_atomically
 from utils.log import format_duration
@@ -81,8 +82,10 @@ def write_report(path: Path, answer: Answer, facts: Mapping[str, Any], data: Rep
         command=shlex.join(("python", *data.command)),
         block_names=BLOCK_NAMES,
         candidate_names=CANDIDATE_NAMES,
-        verdict=say_how_sure(answer),
+        verdict=answer.verdict,
         not_worse=[figures.name_genotype(digits) for digits in answer.not_worse[:SHOWN_GENOTYPES]],
+        place_names=PLACE_NAMES,
+        places_figure=Markup(_draw_places(answer)) if answer.places else "",
         blocks_figure=Markup(figures.as_inline_svg(figures.draw_blocks(answer), blocks_text)),
         spread_figure=Markup(figures.as_inline_svg(figures.draw_distribution(answer), spread_text)),
         trajectories=[(t.title, Markup(_draw(t))) for t in data.trajectories],
@@ -90,22 +93,8 @@ def write_report(path: Path, answer: Answer, facts: Mapping[str, Any], data: Rep
     write_atomically(path, page)
 
 
-def say_how_sure(answer: Answer) -> str:
-    """Says in two sentences how sure an answer is: of its blocks, and of the whole network."""
-    decided, total = answer.num_decided, len(answer.blocks)
-    if decided == total:
-        of_blocks = f"All {total} blocks are decided."
-    elif decided == 0:
-        of_blocks = f"None of the {total} blocks is decided."
-    else:
-        verb = "is" if decided == 1 else "are"
-        of_blocks = f"{decided} of {total} blocks {verb} decided; in the others the choice is open."
-    if not answer.not_worse:
-        return f"{of_blocks} How many of the {NUM_GENOTYPES:,} networks are as good, this method cannot tell."
-    return (
-        f"{of_blocks} Of all {NUM_GENOTYPES:,} networks {len(answer.not_worse):,} are not significantly worse than the "
-        "best; the others are ruled out."
-    )
+def _draw_places(answer: Answer) -> str:
+    return figures.as_inline_svg(figures.draw_places(answer), figures.describe_places(answer))
 
 
 def _draw(trajectories: Trajectories) -> str:

@@ -12,7 +12,8 @@ from genotype import CANDIDATE_NAMES, Genotype
 from search.answer import Answer, BlockAnswer, list_digits
 from search.decide_argmax import decide_argmax, score_all
 from search.ending import conclude
-from search.report import ReportData, Trajectories, say_how_sure, write_report
+from search.places import Place, format_places, say_what_is_sure
+from search.report import ReportData, Trajectories, write_report
 
 COSTS = {"seconds": 3725.0, "image_passes": 1_234_567, "peak_memory_bytes": 3 * 2**30}
 
@@ -107,15 +108,38 @@ def test_report_is_one_page_that_a_screen_reader_can_follow(tmp_path, intervals)
 
 
 def test_how_sure_in_words():
-    assert say_how_sure(make_answer((False,) * 6)) == (
+    assert make_answer((False,) * 6).verdict == (
         "None of the 6 blocks is decided. Of all 4,096 networks 2 are not significantly worse than the best; the "
         "others are ruled out."
     )
-    assert say_how_sure(make_answer((False,) * 6, not_worse=[])).endswith("this method cannot tell.")
-    assert say_how_sure(make_answer((True,) + (False,) * 5)).startswith(
+    assert make_answer((False,) * 6, not_worse=[]).verdict.endswith("this method cannot tell.")
+    assert make_answer((True,) + (False,) * 5).verdict.startswith(
         "1 of 6 blocks is decided; in the others the choice is open. Of all"
     )
-    assert say_how_sure(make_answer()).startswith("All 6 blocks are decided. Of all")
+    assert make_answer().verdict.startswith("All 6 blocks are decided. Of all")
+
+
+def test_what_is_sure_of_the_places_in_words():
+    open_, helps, hurts = Place(0.01, -0.1, 0.1, False), Place(0.02, 0.01, 0.03, True), Place(-0.02, -0.03, -0.01, True)
+    assert say_what_is_sure([open_] * 12) == "At none of the 12 places is it decided whether IN helps or hurts."
+    assert say_what_is_sure([helps, hurts, hurts, *[open_] * 9]) == (
+        "At 3 of the 12 places it is decided: IN helps at conv2-1 inside and hurts at conv2-1 outside, conv2-2 inside."
+    )
+    assert say_what_is_sure([*[open_] * 11, hurts]).endswith("decided: IN hurts at conv4-2 outside.")
+    assert "-2.0% (-3.0% to -1.0%) decided" in format_places([hurts] * 12)
+
+
+def test_places_stand_in_the_genotype_file_and_in_the_report(tmp_path):
+    places = [Place(0.01 * i, 0.01 * i - 0.02, 0.01 * i + 0.02, i > 2) for i in range(12)]
+    answer = make_answer((True, False) * 3, places=places)
+    conclude(tmp_path, answer, {}, ReportData(["main.py"], "x: 1"))
+    found = Genotype.from_json(tmp_path / "genotype.json").found
+    assert found["verdict"] == answer.verdict
+    assert found["places"][3] == {"place": "conv2-2 outside", "value": 0.03, "low": pytest.approx(0.01), "high": 0.05,
+                                  "decided": True}  # fmt: skip
+    page = Page((tmp_path / "report.html").read_text())
+    assert "conv2-1 outside +0.010, open; conv2-2 inside +0.020, open; conv2-2 outside +0.030, decided" in page.labels[0]
+    assert ("h2", "What instance normalisation is worth at each place") in page.headings
 
 
 def test_scores_by_probability_are_products_of_all_six():

@@ -42,6 +42,18 @@ def test_values_are_the_means_of_the_sub_networks_with_a_candidate():
     assert decision.num_people == 6
 
 
+def test_places_are_half_of_the_sub_networks_against_the_other_half():
+    rng = np.random.default_rng(9)
+    ap = rng.random((4096, 12))
+    places = decide_by_ranking(ap, np.arange(12) // 2).places
+    scores = ap.mean(axis=1)
+    for block in range(6):
+        for side, place in enumerate(places[2 * block : 2 * block + 2]):
+            has_in = (GRID[:, block] >> side & 1).astype(bool)
+            assert place.value == pytest.approx(scores[has_in].mean() - scores[~has_in].mean(), abs=1e-12)
+            assert place.low < place.value < place.high
+
+
 def test_people_are_drawn_with_all_their_queries():
     """Twice as many queries of each person, all alike, tell nothing more."""
     once = decide_by_ranking(*simulate(np.random.default_rng(1), 20))
@@ -60,6 +72,7 @@ def test_clear_effects_are_decided():
     assert decision.digits == decision.composed == decision.best == "201310"
     assert all(block.is_decided for block in decision.blocks)
     assert decision.is_composed
+    assert decision.places[1].is_decided and decision.places[1].value > 0  # IN outside conv2-1, candidates 2 and 3
     assert number_of("201310") in decision.not_worse
     assert len(decision.not_worse) < 100
 
@@ -108,13 +121,16 @@ def test_same_seed_same_decision():
 def test_wrong_decisions_are_rare_and_intervals_cover(few_draws, num_people, truth):
     """Of 80 rankings in which no block is to be decided; the limits are 5 % plus twice the standard error."""
     rng = np.random.default_rng(7)
-    wrong, covered = [], []
+    wrong, wrong_places, covered = [], [], []
+    different = {2 * block + 1 for block in range(6)} if truth[2] else set()  # without IN outside, 0 and 1 are ahead
     for seed in range(80):
         decision = decide_by_ranking(*simulate(rng, num_people, np.tile(truth, (6, 1))), seed)
         wrong.append(any(block.is_decided for block in decision.blocks))
+        wrong_places.append(any(place.is_decided for i, place in enumerate(decision.places) if i not in different))
         values = np.array(truth) - np.mean(truth)
         covered += [((block.low <= values) & (values <= block.high)).mean() for block in decision.blocks]
     assert np.mean(wrong) <= 0.1
+    assert np.mean(wrong_places) <= 0.1
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
