@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from main import main
 from tests.conftest import write_market_tree
 from tests.search.fake_trials import FakeLauncher
 
+ROOT = Path(__file__).parents[1]
 TRUTH = 0.2 + 0.1 * (np.array(list(np.ndindex(*[4] * 6))) == [1, 1, 0, 1, 1, 0]).sum(axis=1)
 
 
@@ -78,6 +80,7 @@ def test_stopped_it_says_how_to_go_on(run, monkeypatch, capfd):
         (["data.targets", "['market1501']", "model.width", "0.5"], "model.width 0.5 has no effect"),
         (["data.targets", "['cuhk01']"], "data.targets ['cuhk01'] has no effect"),
         (["test.evaluate", "True", "model.load_weights", "x.pt"], "trains networks and loads none"),
+        (["nas.design.recipe", ROOT / "nas.yaml"], "nas.yaml is a search's config; it must train a child"),
     ],
 )
 def test_settings_that_would_change_nothing_are_refused(run, tmp_path, capsys, words, told):
