@@ -88,8 +88,10 @@ class Answer:
         if self.places:
             sentences.append(say_what_is_sure(self.places))
         if self.not_worse:
-            sentences.append(f"Of all {NUM_GENOTYPES:,} networks {len(self.not_worse):,} are not significantly worse than "
-                             "the best; the others are ruled out.")  # fmt: skip
+            sentences.append(
+                f"Of all {NUM_GENOTYPES:,} networks {len(self.not_worse):,} are not significantly worse than the best; "
+                "the others are ruled out."
+            )
         else:
             sentences.append(f"How many of the {NUM_GENOTYPES:,} networks are as good, this method cannot tell.")
         return " ".join(sentences)

@@ -128,12 +128,10 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
     if missing := [d for d, score in zip(digits, given, strict=True) if np.isnan(score)]:
         raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures, "
                         f"such as {missing[0]}")  # fmt: skip
-    data = collect_trainings(observations)
-    scores = data.scores - data.estimate_nuisance()
-    by_digits = {d: scores[[o.digits == d for o in observations]] for d in digits}
+    by_digits = list_by_architecture(observations)
     truth = np.array([np.mean(by_digits[d]) for d in digits])
     counts = np.array([len(by_digits[d]) for d in digits])
-    noise = np.sqrt(data.repeats.noise)
+    noise = np.sqrt(collect_trainings(observations).repeats.noise)
     return Judgement(
         num_architectures=len(digits),
         num_trainings=len(rows),
@@ -146,6 +144,17 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         noise=float(noise),
         answer=_score_answer(answer, dict(zip(digits, truth, strict=True)), observations),
     )
+
+
+def list_by_architecture(observations: Sequence[Observation]) -> dict[str, np.ndarray]:
+    """Lists the scores of each architecture's trainings, the parts of fold and seed taken out, by its digits.
+
+    Raises:
+        UserError: too few trainings to know these parts.
+    """
+    data = collect_trainings(observations)
+    scores = data.scores - data.estimate_nuisance()
+    return {d: scores[[o.digits == d for o in observations]] for d in sorted({o.digits for o in observations})}
 
 
 def measure(given: np.ndarray, truth: np.ndarray) -> Measures:

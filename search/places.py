@@ -16,7 +16,7 @@ from utils.log import format_table
 SIDES = ("inside", "outside")
 PLACE_NAMES = tuple(f"{block} {side}" for block in BLOCK_NAMES for side in SIDES)
 NUM_PLACES = len(PLACE_NAMES)
-CONTRASTS = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1]]) / 2  # from four candidates' means to what IN is worth on each side
+CONTRASTS = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1]]) / 2  # of the candidates' means: what IN is worth on each side
 
 
 class Place(NamedTuple):

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
-from search.places import PLACE_NAMES
+from search.places import PLACE_NAMES, Place
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
 TEXT = "#010203"  # stands for the page's text colour until the figure is in the page
@@ -64,17 +64,22 @@ def _draw_block(axes: Axes, block: BlockAnswer) -> None:
     axes.set_xlim(-0.6, len(places) - 0.4)
 
 
-def draw_places(answer: Answer) -> Figure:
-    """Draws what IN is worth at each of the twelve places, with intervals; where that is sure, filled."""
+def draw_places(series: Mapping[str, Sequence[Place]]) -> Figure:
+    """Draws what IN is worth at each of the twelve places, by label, with intervals; where that is sure, filled."""
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0, color=TEXT, lw=0.8)
-    for i, place in enumerate(answer.places):
-        colour = FOUND if place.is_decided else TEXT
-        axes.plot([i, i], [place.low, place.high], color=colour, lw=2, solid_capstyle="butt")
-        axes.plot(i, place.value, "D", color=colour, ms=7, fillstyle="full" if place.is_decided else "none")
+    for number, (label, places) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        shift = 0.3 * (number - (len(series) - 1) / 2)
+        for i, place in enumerate(places):
+            axes.plot([i + shift] * 2, [place.low, place.high], color=colour, lw=2, solid_capstyle="butt")
+            axes.plot(i + shift, place.value, MARKERS[number % len(MARKERS)], color=colour, ms=7,
+                      fillstyle="full" if place.is_decided else "none", label=label if i == 0 else None)  # fmt: skip
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=9)
     axes.set_xticks(range(len(PLACE_NAMES)), [name.replace(" ", "\n") for name in PLACE_NAMES], fontsize=8)
-    axes.set_ylabel("score with IN minus without")
+    axes.set_ylabel("mAP with IN minus without; filled: decided", fontsize=9)
     _plain(axes)
     return figure
 

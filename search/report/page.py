@@ -94,7 +94,8 @@ def write_report(path: Path, answer: Answer, facts: Mapping[str, Any], data: Rep
 
 
 def _draw_places(answer: Answer) -> str:
-    return figures.as_inline_svg(figures.draw_places(answer), figures.describe_places(answer))
+    figure = figures.draw_places({answer.value_name: answer.places})
+    return figures.as_inline_svg(figure, figures.describe_places(answer))
 
 
 def _draw(trajectories: Trajectories) -> str:

@@ -108,10 +108,7 @@ def test_intervals_cover_where_candidates_interact_and_some_architectures_are_re
 
 @pytest.mark.parametrize("num_runs", [32, 64])
 def test_places_are_judged_rightly(num_runs):
-    """1,000 simulations: intervals hold the truth, at most 5 % of searches call a place decided that makes no difference.
-
-    Places that differ by more than that are found, by far more often than one of two candidates that are as good.
-    """
+    """1,000 simulations: intervals hold the truth, at most 5 % of searches decide a place that makes no difference."""
     generator = np.random.default_rng(11)
     runs, covered, false, found = plan_runs(num_runs, 7), [], 0, []
     worth = np.array([1.0, -1.5, *[0.0] * 10])

@@ -1,0 +1,126 @@
+"""What tables of really trained networks say: how early the order settles, what foretells it, what IN is worth where.
+
+Scores are those of architectures, the parts of fold and seed taken out; an order of architectures agrees with another
+by Kendall's tau-b, with the 95 % interval of a bootstrap over architectures.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.judge import Interval, compare_orders, compare_seeds, estimate_tau, list_by_architecture
+from search.places import Place
+from search.table import Table
+from search.trainings import Observation
+from utils.errors import UserError
+
+UNSEEN = "unseen/mAP"  # the group that plays the part of other cities in every table
+HELD_OUT = "heldout_new/mAP"
+
+
+@dataclass(frozen=True)
+class BudgetStudy:
+    """How far the order at a budget is that of the largest one.
+
+    Attributes:
+        budget: In epochs.
+        image_passes: Images that passed forward and backward.
+        unseen: Order by the unseen domains at this budget, with that at the largest.
+        held_out: Order by held-out people and cameras at this budget, with that by the unseen domains at the largest.
+        loss: The same of the training loss, the lowest first.
+        seeds: Order by the unseen domains of one seed with that of another at this budget; None: too few repeats.
+    """
+
+    budget: int
+    image_passes: int
+    unseen: Interval
+    held_out: Interval
+    loss: Interval
+    seeds: Interval | None
+
+
+def study_budgets(table: Table) -> list[BudgetStudy]:
+    """Studies when the order of architectures settles.
+
+    Raises:
+        UserError: too few trainings to take folds and seeds out.
+    """
+    final = _average(table.observe(UNSEEN))
+    found = []
+    for budget in table.budgets:
+        rows = table.at(budget)
+        unseen = list_by_architecture(table.observe(UNSEEN, budget))
+        losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
+        found.append(
+            BudgetStudy(
+                budget,
+                round(float(np.mean([row.image_passes for row in rows]))),
+                unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
+                held_out=_compare(_average(table.observe(HELD_OUT, budget)), final),
+                loss=_compare(_average(losses), final),
+                seeds=compare_seeds([scores for scores in unseen.values() if len(scores) > 1]),
+            )
+        )
+    return found
+
+
+def study_signals(table: Table) -> dict[str, Interval]:
+    """Studies which scores foretell the order by the unseen domains, all at the largest budget, by name.
+
+    Each of the unseen domains is compared with the mean of the others: as if it were a source that is held out.
+
+    Raises:
+        UserError: as ``study_budgets``.
+    """
+    unseen = table.groups[UNSEEN]
+    seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
+    final = _average(table.observe(UNSEEN))
+    found = {name: _compare(_average(table.observe(name)), final) for name in seen}
+    for name in unseen if len(unseen) > 1 else ():
+        others = [other for other in unseen if other != name]
+        rest = [
+            Observation(row.digits, row.fold, row.seed, float(np.mean([table.score(row, other) for other in others])))
+            for row in table.at()
+        ]
+        found[name] = _compare(_average(table.observe(name)), _average(rest))
+    return found
+
+
+def study_places(table: Table, metrics: Sequence[str]) -> dict[str, Sequence[Place]]:
+    """Studies what IN is worth at each of the twelve places, at the largest budget, by metric.
+
+    Raises:
+        UserError: as ``study_budgets``.
+    """
+    return {metric: table.predict(metric).places for metric in metrics}
+
+
+def can_be_studied(table: Table) -> bool:
+    """Whether a table has enough trainings, and unseen domains to judge by."""
+    if UNSEEN not in table.groups or not table.rows:
+        return False
+    try:
+        _average(table.observe(UNSEEN))
+    except UserError:
+        return False
+    return True
+
+
+def list_named(
+    table: Table, names: Mapping[str, str], metrics: Sequence[str]
+) -> Iterator[tuple[str, str, list[float]]]:
+    """Lists the named architectures that a table has: name, digits, and the mean of each metric, fold and seed out."""
+    averages = [_average(table.observe(metric)) for metric in metrics]
+    for name, digits in names.items():
+        if digits in averages[0]:
+            yield name, digits, [average[digits] for average in averages]
+
+
+def _average(observations: Sequence[Observation]) -> dict[str, float]:
+    return {digits: float(np.mean(scores)) for digits, scores in list_by_architecture(observations).items()}
+
+
+def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:
+    shared = sorted(one.keys() & other.keys())
+    return estimate_tau([compare_orders(np.array([one[d] for d in shared]), np.array([other[d] for d in shared]))])

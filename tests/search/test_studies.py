@@ -1,0 +1,72 @@
+"""Studies of tables: on simulated tables whose truth is known."""
+
+import numpy as np
+import pytest
+
+from search.arrays import plan_runs
+from search.places import PLACE_NAMES
+from search.studies import can_be_studied, list_named, study_budgets, study_places, study_signals
+from search.table import Row, Table
+
+EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
+UNSEEN = [f"synthetic_{letter}/mAP" for letter in "bcd"]
+
+
+def simulate(late_noise=0.0, early_noise=0.5, num_rows=None):
+    """Early scores are noise, late ones the truth; held-out images tell it, seen ones its contrary."""
+    generator = np.random.default_rng(0)
+    worth = np.zeros((6, 4))
+    worth[0] = [0, 0.1, 0, 0.1]  # IN inside the first block
+    worth[5] = [0, 0, -0.2, -0.2]  # and outside the last
+    worth += generator.normal(0, 0.01, (6, 4))
+    truth = 0.5 + sum(worth[b][EVERYTHING[:, b]] for b in range(6))
+    runs, rows = plan_runs(32, 3, num_extra=8), []
+    for run, seed in [(run, 1) for run in runs] + [(run, 2) for run in runs[:6]]:
+        for epochs, noise in ((10, early_noise), (40, late_noise)):
+            score = float(truth[int(run.digits, 4)]) + 0.3 * run.fold + 0.1 * seed + generator.normal(0, noise)
+            scores = {name: score + generator.normal(0, 1e-3) for name in UNSEEN}
+            scores |= {"heldout_new/mAP": 2 * score, "synthetic_a/mAP": -score}
+            about = ("r", "i", 1, 1.0, "m", {})
+            rows.append(Row(run.digits, seed, run.fold, epochs, 40, 100 * epochs, scores, -score, *about))
+    return Table("simulated", {"unseen/mAP": UNSEEN}, rows[:num_rows])
+
+
+def test_budgets():
+    early, late = study_budgets(simulate())
+    assert (early.budget, late.budget, late.image_passes) == (10, 40, 4000)
+    assert late.unseen.value == 1
+    for tau in (late.held_out, late.loss, late.seeds):
+        assert tau.value > 0.95
+    for tau in (early.unseen, early.held_out, early.loss):
+        assert abs(tau.value) < 0.4
+        assert tau.low < tau.value < tau.high
+
+
+def test_signals():
+    found = study_signals(simulate())
+    assert set(found) == {"heldout_new/mAP", "synthetic_a/mAP", *UNSEEN}
+    assert found["heldout_new/mAP"].value > 0.95
+    assert found["synthetic_a/mAP"].value < -0.95
+    assert all(0.9 < found[name].value <= 1 for name in UNSEEN)
+
+
+def test_places():
+    places = dict(zip(PLACE_NAMES, study_places(simulate(0.02), ["unseen/mAP"])["unseen/mAP"], strict=True))
+    assert {name for name, place in places.items() if place.is_decided} >= {"conv2-1 inside", "conv4-2 outside"}
+    assert places["conv2-1 inside"].value == pytest.approx(0.1, abs=0.05)
+    assert places["conv4-2 outside"].value == pytest.approx(-0.2, abs=0.05)
+
+
+def test_named_architectures_that_are_there():
+    table = simulate()
+    digits = table.rows[0].digits
+    ((name, found, values),) = list_named(table, {"first": digits, "absent": "x"}, ["unseen/mAP", "synthetic_a/mAP"])
+    assert (name, found) == ("first", digits)
+    assert values[0] == pytest.approx(-values[1], abs=1e-2)
+
+
+def test_small_tables_are_not_studied():
+    assert can_be_studied(simulate())
+    assert not can_be_studied(simulate(num_rows=40))  # 20 trainings
+    assert not can_be_studied(simulate(num_rows=0))
+    assert not can_be_studied(Table("no unseen domains", {}, simulate().rows))

@@ -1,0 +1,47 @@
+"""The page of studies: that the repository's is the one its tables give, and what it shows of a table."""
+
+from pathlib import Path
+
+from search.table import append_rows
+from tests.search.test_studies import UNSEEN, simulate
+from tools import write_studies as module
+from tools.write_studies import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_page_is_the_one_that_the_tables_give(tmp_path):
+    assert main(["--folder", str(tmp_path)]) == 0
+    assert (tmp_path / "studies.md").read_text() == (ROOT / "docs" / "studies.md").read_text(), (
+        "docs/studies.md is not what the tables say: python -m tools.write_studies"
+    )
+    for path in tmp_path.glob("*.png"):
+        assert (ROOT / "docs" / path.name).is_file()
+
+
+def test_page_of_a_table(tmp_path, monkeypatch):
+    table = simulate(0.02)
+    append_rows(tmp_path / "small.jsonl", table.groups, simulate(num_rows=10).rows, "too small a table")
+    append_rows(tmp_path / "whole.jsonl", {"unseen/mAP": UNSEEN}, table.rows, "a simulated table")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    (tmp_path / "out").mkdir()
+    assert main(["--folder", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "studies.md").read_text()
+    small, whole = text.split("## small")[1].split("## whole")
+    assert "nothing is said yet" in small and "###" not in small
+    assert "40 architectures, 46 trainings; 6 architectures were trained by more than one seed" in whole
+    assert "| 40 | 4,000 | 1.00 (1.00 … 1.00) |" in whole
+    assert "IN helps at conv2-1 inside" in whole
+    assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "out" / "studies_small.png").exists()
+
+
+def test_damaged_table_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.jsonl").write_text("{")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert main(["--folder", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_markdown():
+    assert module.format_markdown(("x", "y"), [["a", "b"]]) == "| x | y |\n| --- | --- |\n| a | b |\n"

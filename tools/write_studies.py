@@ -1,0 +1,161 @@
+"""Writes docs/studies.md with its pictures: what the tables of really trained networks say.
+
+    python -m tools.write_studies                # after a table has grown
+    python -m tools.write_studies --folder OUT   # elsewhere
+
+Every number comes from the rows in tables/; a test checks that the page is the one that they give.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from search.judge import Interval
+from search.places import PLACE_NAMES, Place, say_what_is_sure
+from search.report.figures import NAMED, draw_places
+from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_places, study_signals
+from search.table import FOLDER, Table
+from utils.errors import UserError
+from utils.files import write_atomically
+from utils.plots import save_figure
+
+PAGE_NAME = "studies.md"
+INTRODUCTION = """\
+# Studies
+
+```
+python -m tools.write_studies
+```
+
+This page is written from the rows of [tables](../tables/README.md) alone. Orders of architectures are compared by
+Kendall's tau-b (1: the same, 0: unrelated); intervals hold 95 % and come from a bootstrap over architectures. The parts
+of the held-out fold and of the seed are taken out of all scores first. Nothing was tuned on the `unseen` columns.
+"""
+
+
+def write_page(folder: Path) -> None:
+    """Writes the page and its pictures into a folder.
+
+    Raises:
+        UserError: a table is damaged, or the folder cannot be written.
+    """
+    parts = [INTRODUCTION]
+    for path in sorted(FOLDER.glob("*.jsonl")):
+        table = Table.load(path)
+        parts.append(describe_table(table))
+        if can_be_studied(table):
+            parts += [describe_budgets(table), describe_signals(table), describe_places(table)]
+            save_figure(draw_table_places(table), folder / name_picture(table))
+        else:
+            parts.append("Too few trainings so far to take folds and seeds out of their scores: nothing is said yet.\n")
+    write_atomically(folder / PAGE_NAME, "\n".join(parts))
+
+
+def describe_table(table: Table) -> str:
+    """Introduces a table."""
+    rows = table.at() if table.rows else []
+    counts = [sum(row.digits == d for row in rows) for d in {row.digits for row in rows}]
+    repeated = sum(count > 1 for count in counts)
+    return (
+        f"## {table.name}\n\n{table.about}. {len(counts)} architectures, {len(rows)} trainings; {repeated} "
+        "architectures were trained by more than one seed.\n"
+    )
+
+
+def describe_budgets(table: Table) -> str:
+    """Study 1: when the order settles."""
+    rows = [
+        (str(s.budget), f"{s.image_passes:,}", *map(format_interval, (s.unseen, s.held_out, s.loss, s.seeds)))
+        for s in study_budgets(table)
+    ]
+    header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
+              "training loss, lowest first", "two seeds, unseen domains")  # fmt: skip
+    return (
+        "### When does the order settle?\n\nTau of the order at each budget with the order by the unseen domains at "
+        "the largest budget; in the last column of two seeds with each other at the same budget, which is the most "
+        f"that any search can be expected to reach.\n\n{format_markdown(header, rows)}"
+    )
+
+
+def describe_signals(table: Table) -> str:
+    """Study 2: what should judge an architecture while searching."""
+    found = study_signals(table)
+    unseen = set(table.groups[UNSEEN])
+    seen = [(f"`{name}`", format_interval(tau)) for name, tau in found.items() if name not in unseen]
+    single = sorted(tau.value for name, tau in found.items() if name in unseen)
+    text = (
+        "### What should judge an architecture while searching?\n\nTau of each score with the mean over the unseen "
+        f"domains, all at the largest budget.\n\n{format_markdown(('score', 'tau'), seen)}"
+    )
+    if single:
+        middle = single[len(single) // 2]
+        text += (f"\nOne unseen domain alone, with the mean of the others: {single[0]:.2f} to {single[-1]:.2f}, median "
+                 f"{middle:.2f}: what a held-out source would have said.\n")  # fmt: skip
+    return text
+
+
+def describe_places(table: Table) -> str:
+    """Study 4: what IN is worth, and where."""
+    found = study_places(table, [UNSEEN, HELD_OUT])
+    rows = [(name, *(format_place(found[metric][i]) for metric in found)) for i, name in enumerate(PLACE_NAMES)]
+    sure = "\n".join(f"- `{metric}`: {say_what_is_sure(places)}" for metric, places in found.items())
+    named = [(f"{name} ({digits})", *(f"{v:.1%}" for v in values))
+             for name, digits, values in list_named(table, NAMED, [UNSEEN, HELD_OUT])]  # fmt: skip
+    fit = table.predict(UNSEEN)
+    text = (
+        "### What is IN worth, and where?\n\nmAP with IN at a place minus mAP without it, over all other choices, at "
+        f"the largest budget.\n\n![effects at the twelve places]({name_picture(table)})\n\n"
+        f"{format_markdown(('place', f'`{UNSEEN}`', f'`{HELD_OUT}`'), rows)}\n{sure}\n\n"
+        f"The fit orders architectures that it has not seen at tau {fit.left_out_tau:.2f} (`{UNSEEN}`).\n"
+    )
+    return f"{text}\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}" if named else text
+
+
+def draw_table_places(table: Table) -> Figure:
+    """Draws the effects of IN at the twelve places, of unseen domains beside held-out images."""
+    labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
+    return draw_places({labels[metric]: p for metric, p in study_places(table, [UNSEEN, HELD_OUT]).items()})
+
+
+def name_picture(table: Table) -> str:
+    """Names a table's picture, beside the page."""
+    return f"studies_{table.name}.png"
+
+
+def format_interval(interval: Interval | None) -> str:
+    """Writes tau with its interval."""
+    if interval is None or interval.value != interval.value:
+        return "–"
+    return f"{interval.value:.2f} ({interval.low:.2f} … {interval.high:.2f})"
+
+
+def format_place(place: Place) -> str:
+    """Writes an effect with its interval, bold where it is decided."""
+    text = f"{place.value:+.1%} ({place.low:+.1%} … {place.high:+.1%})"
+    return f"**{text}**" if place.is_decided else text
+
+
+def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Sets a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    docs = FOLDER.parent / "docs"
+    parser.add_argument("--folder", type=Path, default=docs, help="where the page goes (default: docs)")
+    try:
+        write_page(parser.parse_args(words).folder)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
