@@ -203,7 +203,7 @@ def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
     return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
 
 
-def compare_seeds(scores: Sequence[Sequence[float]]) -> Interval | None:
+def compare_seeds(scores: Sequence[np.ndarray]) -> Interval | None:
     """Estimates Kendall's tau-b between two trainings of each architecture, over all pairs; None for fewer than three.
 
     Args:

@@ -82,8 +82,8 @@ def main() -> int:
         [name, *(f"{by_domain[d]['mAP']:.1%} / {by_domain[d]['rank1']:.1%}" for d in DOMAINS)]
         for name, by_domain in scores.items()
     ]
-    genotype = Genotype.from_json(found)
-    print(f"\nfound by the search:\n{genotype}\n{genotype.found['verdict']}\n\n{format_table(header, rows)}\n")
+    answer = Genotype.from_json(found)
+    print(f"\nfound by the search:\n{answer}\n{answer.found['verdict']}\n\n{format_table(header, rows)}\n")
     print(f"pages and pictures: {folder}/search/report.html, {folder}/comparison.png, {folder}/people.png")
     return 0
 
