@@ -146,7 +146,7 @@ def run_design(job: DesignJob) -> None:
     job.search.keep_plan()
     job.folder.write("config.yaml", job.config)
     answer, results = job.search.run()
-    shown = ReportData(job.facts.command, job.config, [collect_budgets(results)], {"Trainings": list_trials(results)})
+    shown = ReportData(job.facts.command, job.config, collect_budgets(results), {"Trainings": list_trials(results)})
     conclude(job.folder.path, answer, job.found, shown)
 
 

@@ -62,13 +62,15 @@ def collect_trajectories(folder: Path) -> list[Trajectories]:
     return found
 
 
-def collect_budgets(results: Sequence[TrialResult]) -> Trajectories:
-    """Collects the scores on held-out images that trainings had at their budgets, of the best and the worst."""
+def collect_budgets(results: Sequence[TrialResult]) -> list[Trajectories]:
+    """Collects the scores on held-out images that trainings had at several budgets, of the best and the worst."""
+    if all(len(r.scores) == 1 for r in results):
+        return []
     ordered = sorted(results, key=lambda r: -r.scores[max(r.scores)][METRIC])
     if len(ordered) > SHOWN_TRIALS:
         ordered = ordered[: SHOWN_TRIALS // 2] + ordered[-(SHOWN_TRIALS // 2) :]
     lines = {r.trial.name: [(epoch, s[METRIC]) for epoch, s in sorted(r.scores.items())] for r in ordered}
-    return Trajectories("Scores on held-out images by budget, best and worst trainings", "epochs", "mAP", lines)
+    return [Trajectories("Scores on held-out images by budget, best and worst trainings", "epochs", "mAP", lines)]
 
 
 def list_trials(results: Sequence[TrialResult]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
