@@ -14,7 +14,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ _PASSED = {"cd", "ray", "tensorboard"}  # programs of others, whose arguments ar
 _GROUPS = {key.partition(".")[0] for key in (*KEYS, *REFUSED) if "." in key}
 _KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 _OWN_ENDINGS = {".py", ".yaml", ".md", ".cff", ".toml"}
-_OF_RUNS = {"config.yaml"}  # files with such endings that runs write
+_OF_RUNS = {"config.yaml", "train.log"}  # files of runs, which look like files or settings of the project
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -73,28 +73,31 @@ def find_blocks(text: str) -> list[Block]:
 def find_problems(text: str, page: Path) -> list[str]:
     """Lists all that is wrong with a page, given where it lies."""
     problems = []
-
-    def attempt(line: int, check: Callable[[], object]) -> None:
+    for line, check in _list_checks(text, page):
         try:
             check()
         except (PageError, UserError) as problem:
             problems.append(f"{page.name}, line {line}: {problem}")
+    return problems
 
+
+def _list_checks(text: str, page: Path) -> Iterator[tuple[int, Callable[[], object]]]:
     for block in find_blocks(text):
         if block.language in ("", "sh", "bash"):
             for line, command in join_lines(block):
-                attempt(line, lambda command=command: check_command(command))
-        elif block.language in _LANGUAGES:
-            attempt(block.line, lambda block=block: _LANGUAGES[block.language](block.code))
+                yield line, partial(check_command, command)
         else:
-            problems.append(f"{page.name}, line {block.line}: unknown language {block.language}")
+            yield block.line, partial(_LANGUAGES.get(block.language, _refuse_language), block.code)
     prose = _FENCE.sub(lambda m: "\n" * m[0].count("\n"), text)
-    for number, line in enumerate(prose.splitlines(), 1):
-        for code in re.findall(r"`([^`]+)`", line):
-            attempt(number, lambda code=code: check_inline(code, page))
-        for link in re.findall(r"\]\(([^)\s]+)\)", line):
-            attempt(number, lambda link=link: check_link(link, text, page))
-    return problems
+    for number, sentence in enumerate(prose.splitlines(), 1):
+        for code in re.findall(r"`([^`]+)`", sentence):
+            yield number, partial(check_inline, code, page)
+        for link in re.findall(r"\]\(([^)\s]+)\)", sentence):
+            yield number, partial(check_link, link, text, page)
+
+
+def _refuse_language(code: str) -> None:
+    raise PageError("a block of code in another language than sh, python, yaml and text")
 
 
 def join_lines(block: Block) -> Iterator[tuple[int, str]]:
@@ -240,7 +243,7 @@ def _find_called(function: ast.expr, known: dict[str, Any]) -> Any:
         owner = _find_called(function.value, known)
         return getattr(owner, function.attr) if owner else None
     found = known.get(function.id) if isinstance(function, ast.Name) else None
-    file = sys.modules[found.__module__].__file__ if hasattr(found, "__module__") else None
+    file = getattr(sys.modules.get(getattr(found, "__module__", "")), "__file__", None)
     return found if file and Path(file).is_relative_to(ROOT) else None
 
 
@@ -257,7 +260,9 @@ def check_settings_file(code: str) -> None:
 def check_inline(code: str, page: Path) -> None:
     """Checks code in a sentence: a command, settings, a flag, or the name of a file of the project."""
     words = code.split()
-    if words[0] in _PROGRAMS and len(words) > 1:
+    if words[0] in _OF_RUNS:
+        return
+    if len(words) > 1 and words[0] in (*_PROGRAMS, *_PASSED):
         if "NAME" not in code:
             check_command(code)
         return
@@ -269,7 +274,7 @@ def check_inline(code: str, page: Path) -> None:
     name = words[0].partition("#")[0]
     is_own = len(words) == 1 and (Path(name).suffix in _OWN_ENDINGS or name.startswith("requirements"))
     is_there = (ROOT / name).exists() or (page.parent / name).exists()
-    if is_own and not is_there and name not in _OF_RUNS and "NAME" not in name:
+    if is_own and not is_there and "NAME" not in name:
         raise PageError(f"no file {name}")
 
 
@@ -297,8 +302,8 @@ def list_flags() -> frozenset[str]:
     texts = [get_torchrun_parser().format_help(), "--rdzv-endpoint"]
     for module in MODULES:
         for words in (["--help"], ["export", "--help"]) if module == "tools.convert_weights" else (["--help"],):
-            texts.append(_read_help(lambda module=module, words=words: _start(module, words)))
-    texts.append(_read_help(lambda: parse_arguments(["--help"])))
+            texts.append(_read_help(partial(_start, module, words)))
+    texts.append(_read_help(partial(parse_arguments, ["--help"])))
     return frozenset(flag for text in texts for flag in re.findall(r"--[a-z][\w-]*", text))
 
 
@@ -343,6 +348,11 @@ def _check_genotype(word: str) -> None:
         raise PageError(f"{word} is no genotype")
 
 
+def _check_genotypes(words: Sequence[str]) -> None:
+    for word in words:
+        _check_genotype(word)
+
+
 def _check_config_file(path: str | Path) -> None:
     load_config([ROOT / path])
 
@@ -362,7 +372,7 @@ _VALUES: dict[str, Callable[[Any], object]] = {  # arguments by name, or by modu
     "config_file": _check_config_file,
     "settings": lambda words: load_config([], parse_pairs(words)),
     "tools.check_dataset name": find_reader,
-    "tools.compare_genotypes genotypes": lambda words: [_check_genotype(word) for word in words],
+    "tools.compare_genotypes genotypes": _check_genotypes,
     "tools.complexity genotype": _check_genotype,
     "tools.judge_search table": find_table,
     "tools.train_table plan": lambda path: read_plan(ROOT / path),

@@ -111,7 +111,7 @@ def test_a_command_with_a_fault_is_found(command: str, told: str) -> None:
         ("```python\nprint(\n```", "example: "),
         ("```yaml\ntrain: {lrr: 1}\n```", "unknown key 'train.lrr'"),
         ("```yaml\nbase: chid.yaml\n```", "chid.yaml"),
-        ("```pythn\nprint()\n```", "unknown language pythn"),
+        ("```pythn\nprint()\n```", "another language"),
     ],
 )
 def test_text_with_a_fault_is_found(text: str, told: str) -> None:
