@@ -273,7 +273,7 @@ def check_inline(code: str, page: Path) -> None:
             raise PageError(f"no program here takes {word}")
     name = words[0].partition("#")[0]
     is_own = len(words) == 1 and (Path(name).suffix in _OWN_ENDINGS or name.startswith("requirements"))
-    is_there = (ROOT / name).exists() or (page.parent / name).exists()
+    is_there = any(True for folder in (ROOT, page.parent) for _ in folder.glob(name or "*"))
     if is_own and not is_there and "NAME" not in name:
         raise PageError(f"no file {name}")
 

@@ -137,7 +137,8 @@ def test_files_page_names_every_file() -> None:
     text = (ROOT / "docs" / "files.md").read_text()
     missing = [f"{name}.py" for name in TOP if f"`{name}.py`" not in text]
     missing += [f"{folder}/" for folder in FOLDERS if f"`{folder}/`" not in text]
-    missing += [path.name for path in ROOT.glob("*.yaml") if f"`{path.name}`" not in text]
+    patterns = re.findall(r"`(\S+\.yaml)`", text)
+    missing += [path.name for path in ROOT.glob("*.yaml") if not any(path.match(pattern) for pattern in patterns)]
     assert not missing
 
 
@@ -157,13 +158,6 @@ def test_tables_page_says_how_far_the_table_is() -> None:
     there, planned = ({item.digits for item in items} for items in (table.rows, plan.trials))
     said = f"{len(there)} of the {len(planned)} architectures ({len(plan.trials)} trainings)"
     assert said in (ROOT / "docs" / "tables.md").read_text()
-
-
-def test_an_editable_installation_finds_every_module() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert sorted(setuptools["py-modules"]) == sorted(TOP)
-    folders = {path.parent for folder in FOLDERS - {"tests"} for path in (ROOT / folder).rglob("*.py")}
-    assert sorted(setuptools["packages"]) == sorted(".".join(path.relative_to(ROOT).parts) for path in folders)
 
 
 def test_citation_is_whole() -> None:
