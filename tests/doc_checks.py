@@ -37,7 +37,12 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tables" / "README.md"]
-MODULES = [f"{folder}.{path.stem}" for folder in ("benchmarks", "tools") for path in (ROOT / folder).glob("*.py")]
+MODULES = [
+    f"{folder}.{path.stem}"
+    for folder in ("benchmarks", "tools")
+    for path in (ROOT / folder).glob("*.py")
+    if "__main__" in path.read_text()
+]
 
 _PASSED = {"cd", "ray", "tensorboard"}  # programs of others, whose arguments are theirs
 _GROUPS = {key.partition(".")[0] for key in (*KEYS, *REFUSED) if "." in key}
@@ -159,7 +164,7 @@ def check_run(words: Sequence[str]) -> None:
 def check_module(module: str, words: Sequence[str]) -> None:
     """Checks a command line of a tool or benchmark by its own parser, and the names in it."""
     if module not in MODULES:
-        raise PageError(f"no module {module}")
+        raise PageError(f"no module {module} to run")
     found = _run_parser(module, words)
     for name, value in vars(found).items() if found else ():
         if value and (check := _VALUES.get(name) or _VALUES.get(f"{module} {name}")):
