@@ -91,19 +91,3 @@ def test_modules_and_public_names_are_documented(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
-
-
-def test_readme_names_every_file():
-    text = (ROOT / "README.md").read_text()
-    missing = [p.name for p in ROOT.glob("*.py") if p.name not in text]
-    missing += [f"{d}/" for d in sorted(FOLDERS) if f"{d}/" not in text]
-    assert not missing
-
-
-def test_readme_commands_name_files_that_exist():
-    text = (ROOT / "README.md").read_text()
-    for file in re.findall(r"--config-file (\S+\.yaml)", text):
-        assert (ROOT / file).exists(), file
-    for module in re.findall(r"python -m ([a-z_]+\.[a-z_0-9]+)", text):
-        if module.split(".")[0] in FOLDERS:
-            assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
