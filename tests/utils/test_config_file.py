@@ -105,7 +105,7 @@ def test_what_is_no_file_of_settings_is_told(path: Path, tmp_path: Path) -> None
         read_config_file(tmp_path / ("a" * 300))
     with pytest.raises(UserError, match=r"cannot read config file .*: embedded null byte"):
         read_config_file(tmp_path / "a\0b")
-    with pytest.raises(UserError, match="more than 100,000 bytes are no settings"):
+    with pytest.raises(UserError, match="it has more than 100,000 bytes"):
         read(path, b"#" * (MAX_BYTES + 1))
 
 
