@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from engine.memory import describe_memory, is_full_memory
+from engine.memory import describe_memory
 from utils.checkpoint import save_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.faults import is_full_memory
 
 logger = logging.getLogger(__name__)
 

@@ -38,6 +38,7 @@ from utils.errors import UserError
 from utils.files import write_atomically
 from utils.log import format_table, start_log
 from utils.plots import COLOURS, save_figure
+from utils.tool import tool
 
 Scores = dict[str, dict[int, dict[str, float]]]  # of each network, by seed, mAP on each target
 
@@ -222,6 +223,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt and comparison.png")
 
 
+@tool("compare_genotypes")
 def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -247,9 +249,6 @@ def main(words: Sequence[str] | None = None) -> int:
         with StopRequest() as stop:
             stop.announce = False
             run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Interrupted as interruption:
         print("stopped; the same command goes on", file=sys.stderr)
         return interruption.exit_code

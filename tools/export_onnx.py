@@ -32,6 +32,7 @@ from tools.extract_features import list_images
 from trained_child import TrainedChild
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.tool import tool
 
 MAX_REAL_IMAGES = 32
 _OPSET = 18  # the lowest of PyTorch's exporter, read by every runtime since early 2023
@@ -202,6 +203,7 @@ def export_onnx(
     )
 
 
+@tool("export_onnx")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error or a difference."""
     parser = argparse.ArgumentParser(
@@ -220,13 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        summary = export_onnx(
-            given.weights, given.target, size=given.size, images=given.images, tolerance=given.tolerance
-        )
-    except UserError as error:
-        print(f"export_onnx: {error}", file=sys.stderr)
-        return 2
+    summary = export_onnx(given.weights, given.target, size=given.size, images=given.images, tolerance=given.tolerance)
     print(summary)
     return 0
 
