@@ -132,7 +132,7 @@ def test_signal_to_the_whole_group_stops_cleanly(server, market_root, tmp_path, 
     os.killpg(pid, number)
     assert server.wait(pid) == code
     output = (tmp_path / "output").read_text()
-    assert f"continue with: model.resume {tmp_path}/run/checkpoints/last.pt" in output
+    assert f"continue with: python main.py --root={market_root} " in output
     assert output.count(f"{number.name} received") == 1
     assert "Traceback" not in output
 
@@ -145,7 +145,7 @@ def test_signal_while_pytorch_is_imported(number, code):
     while "libtorch_cpu" not in maps.read_text():
         time.sleep(0.01)
     run.send_signal(number)
-    assert run.communicate(timeout=60)[0] == "stopped, there was nothing to save\n"
+    assert run.communicate(timeout=300)[0] == "stopped, there was nothing to save\n"
     assert run.returncode == code
 
 

@@ -42,7 +42,9 @@ def read_text(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> str:
     try:
         return read_bytes(path, what, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a {what} file: not text in UTF-8 ({error.reason} at byte {error.start:,})") from error
+        raise UserError(
+            f"{path} is not a {what} file: not text in UTF-8 ({error.reason} at byte {error.start:,})"
+        ) from error
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -16,9 +16,7 @@ def path(tmp_path):
     path = tmp_path / "metrics.json"
     scores = {"market1501": Scores({1: 0.5}, mAP=0.4, mINP=0.1, num_queries=7)}
     facts, runtime = RunFacts("abc", 1, ["main.py"], {"width": 1.0}), Runtime(torch.device("cpu"))
-    path.write_text(
-        format_metrics(facts, "child", scores, runtime, seconds=1.0, image_passes=2, peak_memory_bytes=3)
-    )
+    path.write_text(format_metrics(facts, "child", scores, runtime, seconds=1.0, image_passes=2, peak_memory_bytes=3))
     return path
 
 

@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "none", tmp_path / "circle", tmp_path / ("a" * 300), "a\0b"):
-        with pytest.raises(UserError, match="^cannot read plan "):
+        with pytest.raises(UserError, match=r"^cannot read plan "):
             read_bytes(path, "plan")
     (tmp_path / "large").write_bytes(bytes(11))
     with pytest.raises(UserError, match="has more than 10 bytes"):
