@@ -118,6 +118,9 @@ def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> 
     Raises:
         UserError: shows every setting that differs.
     """
+    lengths = saved.get(EARLIER_LENGTHS, [])
+    if not isinstance(lengths, list | tuple) or not all(type(length) is int for length in lengths):
+        raise UserError(f"{path} is damaged: {EARLIER_LENGTHS} is no list of epochs; use an earlier checkpoint")
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
     _write_out_names(then, ())

@@ -308,6 +308,7 @@ class Trainer:
         check_fits_run(
             state,
             origin,
+            kind=self.task.kind,
             modules={"model": self.step.model, **average},
             optimizers=self.step.optimizers,
             task=self.task.state_dict(),
