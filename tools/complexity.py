@@ -98,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_input_size(*given.size)
     device = open_device(given.device)
     model, multiplier = build_child_of(given.genotype, given.stem_norm, given.width)
+    # first, as it tells at once whether the memory is too small
+    images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     total, parts = compute_complexity(model, *given.size), compute_part_complexities(model, *given.size)
     model.to(device).to(memory_format=torch.channels_last)
-    images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
     latency = measure_latency(model, images, given.runs)
     print(f"x{multiplier:g}, {model.stem_norm} stem norm, input {given.size[0]}×{given.size[1]}\n{model.genotype}\n")
