@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
-from utils.faults import is_full_memory
+from utils.faults import is_full_memory, is_out_of_threads
 from utils.printable import make_printable
 from utils.streams import open_closed_streams
 
@@ -56,9 +56,12 @@ def _run(name: str, main: Main, arguments: Sequence[str] | None) -> int:
         _say(f"{name}: stopped")
         return 130
     except (MemoryError, RuntimeError) as error:
-        if not is_full_memory(error):
+        if is_full_memory(error):
+            _say(f"{name}: the memory is too small; ask for smaller images or fewer at a time")
+        elif is_out_of_threads(error):
+            _say(f"{name}: the system gives no further thread; raise its limits (ulimit -u, ulimit -v)")
+        else:
             raise
-        _say(f"{name}: the memory is too small; ask for smaller images or fewer at a time")
     return 2
 
 

@@ -31,6 +31,8 @@ def make(error):
         (UserError("no file x"), 2, "a_tool: no file x\n"),
         (KeyboardInterrupt(), 130, "a_tool: stopped\n"),
         (PermissionError(13, "Permission denied", "/x\ny"), 2, "a_tool: cannot use /x\\ny: Permission denied\n"),
+        (RuntimeError("can't start new thread"), 2, "a_tool: the system gives no further thread; raise its limits "
+         "(ulimit -u, ulimit -v)\n"),
         (MemoryError(), 2, "a_tool: the memory is too small; ask for smaller images or fewer at a time\n"),
         (torch.OutOfMemoryError("CUDA\n"), 2, "a_tool: the memory is too small; ask for smaller images or fewer at a "
          "time\n"),
