@@ -148,7 +148,8 @@ def _build_training(cfg: CfgNode, folder: Path) -> str:
     keys = (*DATA_KEYS, "data.targets", "data.height", "data.width", "data.norm_mean", "data.norm_std", "model.width")
     settings = {key: own[key] for key in keys if own[key] != theirs[key]}
     settings |= {"model.genotype": str(folder / "genotype.json"), "data.save_dir": f"{folder}_child"}
-    shown = recipe.name if recipe.parent == Path.cwd() else str(recipe)
+    here = Path(recipe.name)
+    shown = str(here if here.exists() and here.samefile(recipe) else recipe)
     return _write(["--config-file", shown], {key: _write_value(value) for key, value in settings.items()})
 
 

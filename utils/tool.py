@@ -5,13 +5,21 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from utils.errors import UserError
 from utils.faults import is_full_memory, is_out_of_threads
 from utils.printable import make_printable
 from utils.streams import open_closed_streams
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A tool: takes the command line, by default this process's, and returns the exit code."""
+
+    __name__: str
+
+    def __call__(self, arguments: Sequence[str] | None = None, /) -> int:
+        """Runs it."""
 
 
 def tool(name: str) -> Callable[[Main], Main]:
@@ -26,7 +34,7 @@ def tool(name: str) -> Callable[[Main], Main]:
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
-        def run(arguments: Sequence[str] | None = None) -> int:
+        def run(arguments: Sequence[str] | None = None, /) -> int:
             open_closed_streams()
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
