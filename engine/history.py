@@ -76,7 +76,7 @@ class History:
     def _tolerating_faults(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, UserError) as error:
+        except (OSError, UserError, UnicodeError) as error:  # TensorBoard takes no names that are not UTF-8
             if what not in self._failed:
                 logger.warning("cannot write %s in %s: %s; the run goes on", what, self._folder,
                                getattr(error, "strerror", None) or error)  # fmt: skip
