@@ -35,8 +35,9 @@ def describe_work(trainer: Trainer | None, targets: Mapping[str, EvaluationTarge
     num_batches, settings = len(trainer.batches), trainer.settings
     steps = num_batches * settings.max_epoch * trainer.task.repeats
     return (
-        f"to do: {steps:,} steps of {settings.batch_size} images ({settings.max_epoch:,} epochs of {num_batches:,} "
-        f"batches), then features of {num_tested:,} images; the first {settings.print_freq} batches tell the time"
+        f"to do: {steps:,} steps of {settings.batch_size} images (epochs: {settings.max_epoch:,}, batches of each: "
+        f"{num_batches:,}), then features of {num_tested:,} images; the first {settings.print_freq} batches tell the "
+        "time"
     )
 
 

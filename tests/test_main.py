@@ -188,7 +188,8 @@ def test_a_log_begins_with_what_was_started_and_ends_with_what_is_next(run_main,
     )
     text = "\n".join(lines)
     assert (
-        "to do: 3 steps of 12 images (1 epochs of 3 batches), then features of 24 images; the first 2 batches" in text
+        "to do: 3 steps of 12 images (epochs: 1, batches of each: 3), then features of 24 images; the first 2 batches"
+        in text
     )
     assert re.search(r"batch 2/3 .* epoch ends in \S+, training in \S+", text)
     assert text.count("rank-1") == 1  # scores are shown once

@@ -150,10 +150,18 @@ def test_whole_files_are_not_decoded_and_large_ones_not_read(tmp_path: Path, mon
     (tmp_path / "small.jpg").write_bytes(content)
     (tmp_path / "large.jpg").write_bytes(content[:2] + 16 * comment + content[2:])
     sizes: list[int] = []
-    for name in ("read", "pread"):
+
+    def count(name: str) -> None:
         original = getattr(os, name)
-        counted = lambda *words, read=original: sizes.append(words[1]) or read(*words)  # noqa: E731
-        monkeypatch.setattr(module.os, name, counted)
+
+        def read(descriptor: int, size: int, *place: int) -> bytes:
+            sizes.append(size)
+            return original(descriptor, size, *place)
+
+        monkeypatch.setattr(module.os, name, read)
+
+    count("read")
+    count("pread")
     monkeypatch.setattr(module, "decode_image", None)
     assert find_broken([f"{tmp_path}/{name}.jpg" for name in ("small", "large")], workers=1) == []
     assert len(sizes) == 3
