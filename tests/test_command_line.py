@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from command_line import build_next_steps, collect_overrides, parse_arguments, write_command
@@ -126,7 +126,6 @@ def test_next_step_of_a_search_trains_what_it_found_on_the_same_images() -> None
     assert build_next_steps(load_config([], {"test.evaluate": True, "model.load_weights": "x"}), []) == {}
 
 
-@settings(deadline=None)
 @given(words=st.lists(
     st.sampled_from(["-s", "--root", "train.lr", "train.lr=", "0.1", "--", "-", "--root=", "=", "use_gpu", "model.name",
                      "data.sources", "[", "(a", "{}", "[]", "9" * 5000, "²", "-1", "1e300", "\ud800", "a\nb", "~"])
