@@ -1,7 +1,7 @@
 """From the config to networks and trainers."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from build_search import METHODS, build_search_network
 from datasets.build import Data
 from datasets.holdout import NEW
 from datasets.loaders import EvalLoader
-from default_config import check_same_run, flatten
+from default_config import check_same_run, flatten, settle
 from engine.evaluator import Prepare, build_scoring_rules
 from engine.footprint import Forecast, build_forecast
 from engine.interrupt import StopRequest
@@ -32,14 +32,14 @@ from engine.step import TrainStep
 from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
 from genotype import NAMED_STEM_NORMS, Genotype, is_digits
-from network_settings import find_settings, settings_at_odds, settings_of
+from network_settings import find_settings, settings_at_odds, settings_of, write_settings
 from osnet_child import GENOTYPE, ChildNet, build_child
 from osnet_nas import SuperNet
 from utils.checkpoint import find_last
 from utils.checkpoint_schema import load_training_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.network_file import load_network_weights, read_network_file
+from utils.network_file import NetworkFile, load_network_weights
 from utils.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -89,14 +89,40 @@ def choose_genotype(choice: str) -> Genotype:
     return Genotype.from_json(path / "genotype.json" if path.is_dir() else path)
 
 
-def load_weights(network: Network, path: str) -> None:
+def build_evaluated(cfg: CfgNode, file: NetworkFile, explicit: Collection[str]) -> tuple[CfgNode, list[str]]:
+    """Returns the config with what the weights to evaluate stand for: their network, their images' size and colours.
+
+    Args:
+        cfg: The config.
+        file: The weights.
+        explicit: Settings that the command line gives, which must agree.
+
+    Returns:
+        The config, and a line for the log that names what was changed, if anything was.
+
+    Raises:
+        UserError: one does not agree, or the file is damaged.
+    """
+    found, settings = find_settings(file), flatten(cfg)
+    asked = {k: v for k, v in settings.items() if k in found and k in (*explicit, "model.name")}
+    if "model.genotype" in asked:
+        asked["model.genotype"] = choose_genotype(cfg.model.genotype)
+    if problem := settings_at_odds(asked, found, file.path):
+        raise UserError(problem)
+    taken = {key: value for key, value in write_settings(found).items() if settings[key] != value}
+    for key, value in taken.items():
+        cfg = settle(cfg, key, value)
+    shown = ", ".join(f"{key} {value}" for key, value in taken.items())
+    return cfg, [f"as {file.path} was trained: {shown}"] if shown else []
+
+
+def load_weights(network: Network, file: NetworkFile) -> None:
     """Loads weights from a checkpoint of this project or a file of Torchreid's; a classifier of another size stays.
 
     Raises:
-        UserError: the file cannot be read, is of another network (the settings that fit are named), or not whole.
+        UserError: the file is of another network (the settings that fit are named), or not whole.
     """
-    file = read_network_file(path)
-    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), path):
+    if problem := settings_at_odds(settings_of(network.identity), find_settings(file), file.path):
         raise UserError(problem)
     load_network_weights(network.model, file)
 
@@ -231,9 +257,13 @@ def build_trainer(
     step: TrainStep,
     scorer: Scorer,
     stop: StopRequest,
+    kept: Mapping[str, Any],
     pictures: Pictures | None = None,
 ) -> Trainer:
-    """Builds the loop around the step of a search or of a child; ``pictures`` see its last evaluation."""
+    """Builds the loop around the step of a search or of a child.
+
+    Checkpoints get the settings ``kept``; ``pictures`` see the last evaluation.
+    """
     assert data.train is not None
     train, average = cfg.train, step.average
 
@@ -265,7 +295,7 @@ def build_trainer(
         settings=settings,
         folder=Path(cfg.data.save_dir),
         identity=network.identity,
-        config=flatten(cfg),
+        config=kept,
         images=data.hash_training_images(),
         evaluate=evaluate if is_known else None,
         stop=stop,

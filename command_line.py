@@ -2,12 +2,16 @@
 
 import argparse
 import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from config_keys import KEYS
-from default_config import find_keys, parse_pairs
+from yacs.config import CfgNode
+
+from config_keys import DATA_KEYS, KEYS
+from default_config import find_keys, flatten, load_config, parse_pairs
 from utils.config_file import split_names
 from utils.errors import UserError
 from utils.suggest import nearest
@@ -15,6 +19,7 @@ from utils.suggest import nearest
 _ONE_VALUE = ("--config-file", "--root", "--gpu-devices")
 _SEVERAL_NAMES = ("-s", "--sources", "-t", "--targets", "--transforms")
 _FLAGS = ("-h", "--help", *_ONE_VALUE, *_SEVERAL_NAMES)
+_OF_TRAINING = ("model", "nas", "sampler", "train", "sgd", "rmsprop", "adam", "loss")  # groups of settings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,6 +103,62 @@ def refuse_option(flag: str) -> NoReturn:
     value = "True" if keys and isinstance(KEYS[keys[0]].default, bool) else "VALUE"
     hint = f"; settings have no dashes: {keys[0]} {value}" if keys else nearest(flag, _FLAGS)
     raise UserError(f"unknown option {flag}{hint}")
+
+
+def write_command(words: Sequence[str], changes: Mapping[str, str]) -> str:
+    """Writes a command line of main.py's as a shell takes it, with settings added or changed.
+
+    Args:
+        words: Without the program's name.
+        changes: Settings by key.
+    """
+    flags, pairs = divide_words(words)
+    return _write(flags, parse_pairs(pairs) | dict(changes))
+
+
+def build_next_steps(cfg: CfgNode, words: Sequence[str]) -> dict[str, str]:
+    """Builds the command lines to go on with after a run, by what they do.
+
+    Args:
+        cfg: The run's config.
+        words: Its command line without the program's name.
+    """
+    folder, test = Path(cfg.data.save_dir), cfg.test
+    if cfg.model.name == "osnet_nas":
+        return {} if test.evaluate else {"train what was found": _build_training(cfg, folder)}
+    weights = cfg.model.load_weights if test.evaluate else str(folder / "checkpoints" / "best.pt")
+    flags, pairs = divide_words(words)
+    kept = {key: value for key, value in parse_pairs(pairs).items() if key.partition(".")[0] not in _OF_TRAINING}
+    evaluation = {"model.name": "osnet_child", **kept, "test.evaluate": "True", "model.load_weights": weights}
+    steps = {}
+    if not test.rerank:
+        wanted = {"test.flip": "True", "test.rerank": "True"}
+        steps["score it with flipped images and re-ranking"] = _write(flags, evaluation | wanted)
+    if not test.visrank:
+        wanted = {"test.visrank": "True", "test.visactmap": "True"}
+        steps["draw ranked lists and activation maps"] = _write(flags, evaluation | wanted)
+    target = shlex.join([weights, str(folder / "child.onnx")])
+    return steps | {"export it": f"python -m tools.export_onnx {target}"}
+
+
+def _build_training(cfg: CfgNode, folder: Path) -> str:
+    """Writes the command line that trains what a search found, on its data, by the recipe of ``child.yaml``."""
+    recipe = Path(__file__).with_name("child.yaml")
+    own, theirs = flatten(cfg), flatten(load_config([recipe]))
+    keys = (*DATA_KEYS, "data.targets", "data.height", "data.width", "data.norm_mean", "data.norm_std", "model.width")
+    settings = {key: own[key] for key in keys if own[key] != theirs[key]}
+    settings |= {"model.genotype": str(folder / "genotype.json"), "data.save_dir": f"{folder}_child"}
+    here = Path(recipe.name)
+    shown = str(here if here.exists() and here.samefile(recipe) else recipe)
+    return _write(["--config-file", shown], {key: _write_value(value) for key, value in settings.items()})
+
+
+def _write_value(value: Any) -> str:
+    return ",".join(map(str, value)) or "[]" if isinstance(value, list) else str(value)
+
+
+def _write(flags: Sequence[str], settings: Mapping[str, str]) -> str:
+    return shlex.join(["python", "main.py", *flags, *(word for pair in settings.items() for word in pair)])
 
 
 def collect_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

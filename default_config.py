@@ -18,6 +18,8 @@ from utils.config_value import check_text, coerce, expand_path
 from utils.errors import UserError
 from utils.suggest import nearest
 
+EARLIER_LENGTHS = "train.max_epoch, earlier"  # no setting; see ``continue_settings``
+
 
 def default_config() -> CfgNode:
     """Returns the settings at their defaults, not frozen."""
@@ -55,6 +57,23 @@ def load_config(files: Iterable[str | Path] = (), overrides: Mapping[str, Any] |
     return cfg
 
 
+def list_explicit(overrides: Mapping[str, Any]) -> set[str]:
+    """Lists the settings that the command line gives, and those that a name among them stands for.
+
+    Args:
+        overrides: As ``load_config`` takes them; an empty text gives nothing.
+
+    Raises:
+        UserError: as ``load_config``.
+    """
+    given: dict[str, Any] = {}
+    for name, value in overrides.items():
+        given |= _check_setting(name, value)
+    settings = dict.fromkeys(KEYS) | given
+    _write_out_names(settings, given.keys())
+    return {name for name, value in settings.items() if value not in (None, "")}
+
+
 def parse_pairs(words: Sequence[str]) -> dict[str, str]:
     """Reads the command line's ``KEY VALUE …`` pairs; of a key given twice the last one counts.
 
@@ -84,28 +103,60 @@ def settle(cfg: CfgNode, name: str, value: Any) -> CfgNode:
     """Returns the config with what a setting turned out to mean, frozen."""
     settled = cfg.clone()
     settled.defrost()
-    settled.merge_from_list([name, value])
+    *groups, last = name.split(".")
+    node = settled
+    for group in groups:
+        node = node[group]
+    node[last] = value
     settled.freeze()
     return settled
 
 
 def check_same_run(saved: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
-    """Checks that a checkpoint was made under these settings.
+    """Checks that a checkpoint was made under these settings; ``train.max_epoch`` may have grown.
 
     Raises:
         UserError: shows every setting that differs.
     """
+    lengths = saved.get(EARLIER_LENGTHS, [])
+    if not isinstance(lengths, list | tuple) or not all(type(length) is int for length in lengths):
+        raise UserError(f"{path} is damaged: {EARLIER_LENGTHS} is no list of epochs; use an earlier checkpoint")
     own = flatten(cfg)
     then = flatten(default_config()) | dict(saved)  # a setting that came later had its default then
     _write_out_names(then, ())
     if own["train.device_batch"] == -1:  # was chosen when the run began
         own["train.device_batch"] = then["train.device_batch"]
-    differing = [k for k in sorted(then.keys() | own.keys()) if k not in FREE_KEYS and then.get(k) != own.get(k)]
+    apart = {*FREE_KEYS, EARLIER_LENGTHS}
+    if _is_longer(own["train.max_epoch"], then["train.max_epoch"]):
+        apart.add("train.max_epoch")
+    differing = [k for k in sorted(then.keys() | own.keys()) if k not in apart and then.get(k) != own.get(k)]
     if set(differing) <= {"model.load_weights"}:  # what a run started from is in its checkpoint
         return
     shown = "; ".join(f"{k}: {then.get(k)!r} then, {own.get(k)!r} now" for k in differing)
     raise UserError(f"{path} was made under other settings ({shown}); set them back, or start anew from it with "
                     "model.load_weights")  # fmt: skip
+
+
+def continue_settings(cfg: CfgNode, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a continued run's settings by full key, with what only its beginning knows.
+
+    Those are ``model.load_weights``, and under ``EARLIER_LENGTHS`` how many epochs it was to have before it was made
+    longer, where its learning rates were others by that: such a run is no repeat of one that was to be so long at once.
+
+    Args:
+        cfg: Of this start.
+        saved: The checkpoint's settings, which ``check_same_run`` has accepted.
+    """
+    settings, then = flatten(cfg), saved.get("train.max_epoch")
+    lengths = saved.get(EARLIER_LENGTHS, [])
+    if cfg.train.lr_scheduler == "cosine" and _is_longer(cfg.train.max_epoch, then):
+        lengths = [*lengths, then]
+    settings["model.load_weights"] = saved.get("model.load_weights", "")
+    return settings | ({EARLIER_LENGTHS: lengths} if lengths else {})
+
+
+def _is_longer(now: int, then: Any) -> bool:
+    return type(then) is int and now > then
 
 
 def _make_node(settings: Mapping[str, Any]) -> CfgNode:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.read_file import read_json
 from utils.suggest import nearest
 
 CANDIDATE_NAMES = ("OSBlock", "OSBlockINv1", "OSBlockINv2", "OSBlockINv3")
@@ -146,12 +147,7 @@ class Genotype:
         Raises:
             UserError: no such file, not JSON, not a genotype, of a newer version, or with unknown blocks.
         """
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read genotype {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise UserError(f"{path} is not a genotype file: not valid JSON ({error})") from error
+        document = read_json(path, "genotype")
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise UserError(f'{path} is not a genotype file: it lacks "format": "{_FORMAT}"')
         if document.get("version") not in range(1, _VERSION + 1):

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from command_line import collect_overrides, parse_arguments
-from default_config import load_config
+from default_config import list_explicit, load_config
 from utils.errors import UserError
 from utils.launch import is_first_on_machine, select_gpus
 from utils.log import start_log
@@ -37,7 +37,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         arguments = parse_arguments(words, __doc__)
         files = [] if arguments.config_file is None else [arguments.config_file]
-        cfg = load_config(files, collect_overrides(arguments))
+        overrides = collect_overrides(arguments)
+        cfg = load_config(files, overrides)
         # PyTorch takes seconds to import, for which neither --help nor a mistyped setting should wait
         from engine.safety import explain_faults
         from run import build_job, run
@@ -51,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 runtime = choose_runtime(cfg.use_gpu, wanted)
             command = ["main.py", *(sys.argv[1:] if words is None else words)]
             with runtime, stop.released(), explain_faults(runtime, "lower train.batch_size and test.batch_size"):
-                run(build_job(cfg, runtime, stop, command))
+                run(build_job(cfg, runtime, stop, command, list_explicit(overrides)))
     except UserError as error:
         if runtime is not None or is_first_on_machine():  # until then every process of torchrun's meets the same error
             print(f"error: {error}", file=sys.stderr)

@@ -115,6 +115,11 @@ def format_settings(found: Mapping[str, Any], differing: Mapping[str, Any]) -> s
     return " ".join(f"{key} {_write(found, key)}" for key in shown)
 
 
+def write_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what ``find_settings`` found as a config has it: the genotype by its published name, or in digits."""
+    return {key: _write(found, key) if isinstance(value, Genotype) else value for key, value in found.items()}
+
+
 def show_setting(value: Any) -> str:
     """Writes a setting's value for a message."""
     if isinstance(value, Genotype):

@@ -10,9 +10,7 @@ from genotype import Genotype
 from osnet_blocks import CANDIDATES, OSBlock, OSNetBase
 
 # OSNet-AIN as published (arXiv 1910.06827)
-GENOTYPE = Genotype(
-    conv2=("OSBlockINv1", "OSBlockINv1"), conv3=("OSBlock", "OSBlockINv1"), conv4=("OSBlockINv1", "OSBlock")
-)
+GENOTYPE = Genotype(conv2=("OSBlockINv1", "OSBlockINv1"), conv3=("OSBlock", "OSBlockINv1"), conv4=("OSBlockINv1", "OSBlock"))  # fmt: skip
 
 
 class ChildNet(OSNetBase):

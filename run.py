@@ -6,7 +6,7 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from build import (
     Network,
+    build_evaluated,
     build_fitting_step,
     build_network,
     build_pictures,
@@ -28,8 +29,10 @@ from build import (
 )
 from build_design import build_design
 from build_search import METHODS, Decide
+from command_line import build_next_steps, write_command
 from datasets.build import Data, build_loaders, build_targets
-from default_config import flatten, settle
+from default_config import continue_settings, flatten, settle
+from engine.announce import describe_first_epochs, describe_run, describe_work, log_lines, log_next_steps
 from engine.footprint import Forecast
 from engine.interrupt import StopRequest
 from engine.memory import measure_peak_memory
@@ -37,7 +40,6 @@ from engine.metrics import RunFacts, format_metrics, list_versions
 from engine.pictures import Pictures
 from engine.scorer import Scorer
 from engine.scores import Scores, format_camera_pairs, format_scores
-from engine.task import TrainSettings
 from engine.trainer import Trainer
 from experiment import identify_experiment
 from osnet_child import ChildNet
@@ -50,6 +52,7 @@ from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_duration
+from utils.network_file import NetworkFile, read_network_file
 from utils.run_folder import EVALUATION_LOG, PLAN_NAME, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
@@ -74,6 +77,8 @@ class Job:
         input_size: Height and width of the network's input, px.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
         decide: Finds a search's answer once its super-network is trained; None where nothing is searched.
+        notes: Lines for the log's beginning.
+        next_steps: Command lines to go on with, by what they do.
         started: ``time.monotonic()`` at its start.
     """
 
@@ -90,6 +95,8 @@ class Job:
     input_size: tuple[int, int]
     found: Mapping[str, Any]
     decide: Decide | None
+    notes: Sequence[str]
+    next_steps: Mapping[str, str]
     started: float
 
 
@@ -103,6 +110,7 @@ class DesignJob:
         facts: What identifies the run.
         config: The merged settings, as YAML.
         found: What a genotype's file says of how it was found, beside what the search itself knows.
+        next_steps: Command lines to go on with, by what they do.
     """
 
     folder: RunFolder
@@ -110,6 +118,7 @@ class DesignJob:
     facts: RunFacts
     config: str
     found: Mapping[str, Any]
+    next_steps: Mapping[str, str]
 
 
 def run(job: Job | DesignJob) -> None:
@@ -143,11 +152,13 @@ def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
 def run_design(job: DesignJob) -> None:
     """Trains the children that a design asks for, and answers."""
     job.folder.prepare()
+    log_lines(describe_run(job.facts))
     job.search.keep_plan()
     job.folder.write("config.yaml", job.config)
     answer, results = job.search.run()
     shown = ReportData(job.facts.command, job.config, collect_budgets(results), {"Trainings": list_trials(results)})
     conclude(job.folder.path, answer, job.found, shown)
+    log_next_steps(job.next_steps)
 
 
 def run_training(job: Job, trainer: Trainer) -> None:
@@ -165,8 +176,9 @@ def run_evaluation(job: Job) -> None:
 
 
 def start(job: Job) -> None:
-    """Opens the folder and its log, and says what runs where on which data."""
+    """Opens the folder and its log, and says what runs where on which data, and how much work that is."""
     job.folder.prepare()
+    log_lines([*describe_run(job.facts), *job.notes])
     if job.folder.trains:
         job.folder.write("config.yaml", job.config)
         if job.data.held_out:
@@ -176,6 +188,7 @@ def start(job: Job) -> None:
     runtime = job.runtime
     where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     logger.info("running on %s, %d process(es) × %d replica(s)", where, runtime.world_size, runtime.replicas)
+    logger.info("%s", describe_work(job.trainer, job.scorer.targets))
     if job.memory:
         logger.log(logging.INFO if job.memory.fits else logging.WARNING, "%s", job.memory.text)
 
@@ -201,17 +214,6 @@ def measure_costs(job: Job, trainer: Trainer) -> dict[str, float]:
     }
 
 
-def describe_first_epochs(settings: TrainSettings, weights: str) -> str:
-    """Says what learns at first, on a network that started from a file of weights, or from random ones."""
-    if not settings.fixbase_epoch:
-        return "all layers learn from the first epoch on"
-    layers, body = ", ".join(settings.open_layers), weights or "random weights, as no model.load_weights is given"
-    return (
-        f"only {layers} will learn in the first {settings.fixbase_epoch} epochs (train.fixbase_epoch), on {body}; all "
-        "layers after that"
-    )
-
-
 def report(job: Job, scores: Mapping[str, Scores]) -> None:
     """Prints the scores and writes them, with what is needed to trust them, beside earlier ones; then the pictures."""
     peak = measure_peak_memory(job.runtime)  # of all processes
@@ -230,6 +232,7 @@ def report(job: Job, scores: Mapping[str, Scores]) -> None:
     logger.info("%s in %s; results are in %s", name, format_duration(seconds), job.folder.path)
     if job.pictures:
         job.pictures.write(job.folder.path)
+    log_next_steps(job.next_steps)
 
 
 def describe_network(network: Network, height: int, width: int) -> str:
@@ -244,54 +247,56 @@ def describe_network(network: Network, height: int, width: int) -> str:
     return f"{title}\n{complexity} at {height}×{width}"
 
 
-def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> Job | DesignJob:
+def build_job(
+    cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str], explicit: Collection[str] = ()
+) -> Job | DesignJob:
     """Builds a run from the config and checks all that can be checked before the first batch.
 
     Args:
         cfg: The frozen config.
         runtime: Device and processes.
-        stop: Is handed where the run's newest checkpoint will be.
-        command: The command line, for ``metrics.json``.
+        stop: Is handed where the run's newest checkpoint will be, and how to continue from it.
+        command: The command line, for the log and ``metrics.json``.
+        explicit: Settings that the command line gives, which weights to evaluate must agree with.
 
     Raises:
         UserError: a user error.
     """
     if cfg.nas.method == "design" and cfg.model.name == "osnet_nas":
         return build_design_job(cfg, runtime, stop, command)
-    started = time.monotonic()
+    started, notes = time.monotonic(), list[str]()
     if not runtime.is_main:
         logging.getLogger().setLevel(logging.ERROR)  # while every process says the same
-    log_name = EVALUATION_LOG if cfg.test.evaluate else TRAIN_LOG
-    folder = RunFolder(Path(cfg.data.save_dir), log_name, writes=runtime.is_main)
-    stop.last = folder.checkpoints / "last.pt" if folder.trains else None
-    stop.announce = runtime.is_main
-    folder.lock_if_started()
+    folder = build_folder(cfg, runtime, stop, command)
     seed_everything(cfg.train.seed)
     torch.set_float32_matmul_precision("high" if cfg.train.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = cfg.train.tf32
     checkpoint = runtime.share(build_resumed(cfg, folder) if runtime.is_main else None)
     if not folder.is_free_for(cfg.model.resume, checkpoint is not None):
         folder.refuse_earlier_run()
+    file = read_network_file(cfg.model.load_weights) if cfg.model.load_weights and checkpoint is None else None
+    if cfg.test.evaluate and file is not None:
+        cfg, notes = build_evaluated(cfg, file, explicit)
     # a search's network is scored after its BN statistics are recalibrated, which takes training images
     needs_training_data = folder.trains or cfg.model.name == "osnet_nas"
     build_data = build_loaders if needs_training_data else build_targets
     data = build_data(cfg, runtime.device, runtime.rank, runtime.world_size, runtime.share_of_machine)
     if len(set(runtime.gather(data.hash_images()))) > 1:
         raise UserError("the processes see different images; every machine needs the same files below data.root")
-    network = build_started_network(cfg, data, continues=checkpoint is not None)
+    network = build_started_network(cfg, data, file)
     pictures = build_pictures(cfg, data) if runtime.is_main else None
     step, memory, trainer = None, None, None
     if folder.trains:
         step, memory = build_fitting_step(cfg, runtime, data, network, checkpoint)
         cfg = settle(cfg, "train.device_batch", memory.device_batch)
     scorer = build_scorer(cfg, runtime, data, network, step)
+    settings = flatten(cfg) if checkpoint is None else continue_settings(cfg, checkpoint["config"])
     if step is not None:
-        trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, pictures)
+        trainer = build_trainer(cfg, runtime, data, network, step, scorer, stop, settings, pictures)
         if checkpoint is not None:
             check_identity(network, checkpoint, cfg.model.resume)
             trainer.check_state(checkpoint, cfg.model.resume)
             trainer.load_state(checkpoint)
-    settings = flatten(cfg) if checkpoint is None else checkpoint["config"]  # which knows what the run started from
     experiment = identify_experiment(settings, network.identity, data.hash_images())
     facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
@@ -300,19 +305,36 @@ def build_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequen
         decide = METHODS[cfg.nas.method].build_decision(cfg, runtime, data, network.model, folder)
     return Job(
         folder, runtime, data, network, scorer, trainer, memory, pictures, facts, cfg.dump(),
-        (cfg.data.height, cfg.data.width), found, decide, started,
+        (cfg.data.height, cfg.data.width), found, decide, notes, build_next_steps(cfg, command[1:]), started,
     )  # fmt: skip
 
 
-def build_started_network(cfg: CfgNode, data: Data, continues: bool) -> Network:
-    """Builds the network with what it starts from: random weights or a file's, in a run that ``continues`` none yet.
+def build_folder(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> RunFolder:
+    """Builds the run's folder, keeps other runs out of it, and tells ``stop`` how the run can be continued.
+
+    Raises:
+        UserError: another run is writing to it.
+    """
+    log_name = EVALUATION_LOG if cfg.test.evaluate else TRAIN_LOG
+    folder = RunFolder(Path(cfg.data.save_dir), log_name, writes=runtime.is_main)
+    stop.last = folder.checkpoints / "last.pt" if folder.trains else None
+    stop.resume = write_command(command[1:], {"model.resume": "auto"})
+    if runtime.world_size > 1:
+        stop.resume = f"torchrun as before and {stop.resume.removeprefix('python ')}"
+    stop.announce = runtime.is_main
+    folder.lock_if_started()
+    return folder
+
+
+def build_started_network(cfg: CfgNode, data: Data, file: NetworkFile | None) -> Network:
+    """Builds the network with what it starts from: random weights or a file's.
 
     Raises:
         UserError: a file that does not fit, or that nothing can be derived from.
     """
     network = build_network(cfg, max(data.num_train_pids, 1))
-    if cfg.model.load_weights and not continues:
-        load_weights(network, cfg.model.load_weights)
+    if file is not None:
+        load_weights(network, file)
     if cfg.test.evaluate:
         check_derives(network, cfg.model.load_weights)
     return network
@@ -334,7 +356,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command:
     search, trial_cfg, images = build_design(cfg, folder.path)
     network = {"recipe": search.conditions["settings"]}
     facts = RunFacts(identify_experiment(flatten(cfg), network, images), cfg.train.seed, command, network)
-    return DesignJob(folder, search, facts, cfg.dump(), build_found(trial_cfg, facts, images))
+    found, steps = build_found(trial_cfg, facts, images), build_next_steps(cfg, command[1:])
+    return DesignJob(folder, search, facts, cfg.dump(), found, steps)
 
 
 def build_found(cfg: CfgNode, facts: RunFacts, images: str) -> dict[str, Any]:

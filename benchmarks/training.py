@@ -106,7 +106,7 @@ def train(settings: Sequence[str], num_steps: int) -> dict[str, Any]:
         network = build_network(cfg, NUM_PIDS)
         train_step = build_step(cfg, runtime, data, network)
         scorer = build_scorer(cfg, runtime, data, network, train_step)
-        trainer = build_trainer(cfg, runtime, data, network, train_step, scorer, StopRequest(None))
+        trainer = build_trainer(cfg, runtime, data, network, train_step, scorer, StopRequest(None), {})
         trainer.evaluate = None
         losses: list[float] = []
         trainer.step.loss = _record(trainer.step.loss, losses)

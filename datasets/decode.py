@@ -1,5 +1,7 @@
 """Image files to tensors: Pillow's pixels, and for JPEG in less time."""
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,10 @@ def decode_image(path: str | Path) -> Tensor:
         CorruptImageError: the file cannot be read or does not hold a whole image, or one too large to be decoded.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - Path interns names, and workers then copy the shared table
+        # not Path.open, which interns names: workers would then copy the shared table
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CorruptImageError(f"cannot read image {path}: it is no regular file")
             data = file.read()
     except OSError as error:
         raise CorruptImageError(f"cannot read image {path}: {error.strerror or error}") from error
@@ -47,6 +52,11 @@ def decode_image(path: str | Path) -> Tensor:
         return torch.from_numpy(np.array(read_rgb(data))).permute(2, 0, 1)
     except ImageError as error:
         raise CorruptImageError(f"broken image {path}: {error}; replace the file") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a file, a pipe without waiting for what is at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,24 +1,19 @@
 """QMUL GRID, underground station (Loy et al., CVPR 2009)."""
 
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from datasets.base import MissingDataError, ReadOptions, Sample, Splits, check_split_id, require_images
 from datasets.files import match_images, parse_number
+from datasets.matlab import load_matlab
 from utils.errors import UserError
 
 DISTRACTOR_PID = 0
 _NAME = re.compile(r"(\d+)_([1-8])_")
 _EXPECTED = "grid's images named PPPP_C_… (person, camera 1 to 8), as in 0001_1_25004_107_32_106_221.jpeg"
-_DAMAGE = (
-    *(OSError, EOFError, zlib.error, MatReadError, NotImplementedError),  # not a MATLAB 5 file, or cut off
-    *(ValueError, OverflowError, KeyError, IndexError, TypeError, AttributeError),  # another structure
-)
+_DAMAGE = (ValueError, OverflowError, KeyError, IndexError, TypeError, AttributeError)  # also another structure
 _TRAIN_FIELD = 2  # position of the training identities in the structure of a split
 
 
@@ -62,7 +57,7 @@ def _read_train_pids(file: Path, split_id: int) -> tuple[set[int], int]:
     if not file.is_file():
         raise MissingDataError(f"no file {file}: expected the partitions that come with GRID")
     try:
-        cells = loadmat(file, variable_names=["trainIdxAll"])["trainIdxAll"].ravel()
+        cells = load_matlab(file, ["trainIdxAll"])["trainIdxAll"].ravel()
         check_split_id("grid", split_id, len(cells))
         fields = cells[split_id].ravel()[0]
         return {int(pid) for pid in np.ravel(fields[_TRAIN_FIELD])}, len(cells)

@@ -10,6 +10,7 @@ from datasets.base import Sample, Splits, check_split_id, require_images
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.label_names import LabelNames
+from utils.read_file import read_json
 
 SPLITS_FILE = "random_splits.json"
 NUM_DRAWS = 10
@@ -58,12 +59,11 @@ def share_draws(file: Path, fresh: list[Draw], fits: Callable[[Draw], bool]) -> 
         _write(file, fresh)
         return fresh
     remedy = "restore it, or delete it to draw the splits again"
-    if not file.is_file():
-        raise UserError(f"{file} is not a file: {remedy}")
     try:
-        draws = json.loads(file.read_text(encoding="utf-8"))["splits"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a file of splits ({error!r}): {remedy}") from error
+        document = read_json(file, "random splits")
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from error
+    draws = document.get("splits") if isinstance(document, dict) else None
     if not isinstance(draws, list) or not draws:
         raise UserError(f"{file} holds no list of splits: {remedy}")
     for position, draw in enumerate(draws):

@@ -11,7 +11,7 @@ import multiprocessing
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -144,6 +144,10 @@ def draw_domain(domain: str, size: SyntheticSize, folder: Path, workers: int = 1
                     raise
     except OSError as error:
         raise UserError(f"cannot draw synthetic_{domain} into {folder}: {error.strerror or error}") from error
+    except BrokenExecutor as error:
+        raise UserError(
+            f"cannot draw synthetic_{domain}: a drawing process was killed, most often for want of memory; use fewer"
+        ) from error
     logger.info("drew %d images of synthetic_%s into %s", len(tasks), domain, folder)
 
 

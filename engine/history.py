@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.read_file import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class History:
     def _tolerating_faults(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, UserError) as error:
+        except (OSError, UserError, UnicodeError) as error:  # TensorBoard takes no names that are not UTF-8
             if what not in self._failed:
                 logger.warning("cannot write %s in %s: %s; the run goes on", what, self._folder,
                                getattr(error, "strerror", None) or error)  # fmt: skip
@@ -84,14 +86,20 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Reads the lines of a ``history.jsonl``; [] where there is none. Lines that a full disk cut off are left out."""
-    if not path.exists():
+    """Reads the lines of a ``history.jsonl``, without those that are no epoch's numbers; [] where there is none."""
+    if not path.is_file():
         return []
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return [numbers for numbers in found if isinstance(numbers, dict) and "epoch" in numbers]
+        with contextlib.suppress(ValueError):  # a full disk cut it off
+            found.append(parse_json(line))
+    return [numbers for numbers in found if _are_numbers(numbers)]
+
+
+def _are_numbers(line: Any) -> bool:
+    if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+        return False
+    return all(isinstance(value, int | float) for value in line.values())
 
 
 def _format_line(numbers: Mapping[str, float]) -> str:

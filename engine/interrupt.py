@@ -58,11 +58,13 @@ class StopRequest:
         announce: Say on stderr that a held signal was received.
 
     Attributes:
+        resume: The command line that continues once there is a checkpoint.
         goes_on: Whether the same command goes on with what is finished; a designed search's does.
     """
 
     def __init__(self, last: Path | None = None, announce: bool = True) -> None:
         self.last, self.announce, self.goes_on = last, announce, False
+        self.resume = "the same command and model.resume auto"
         self.received: signal.Signals | None = None
         self._held = self._quiet = self._leaving = False
         self._owner = os.getpid()
@@ -114,7 +116,7 @@ class StopRequest:
         self._leaving = True
         stopped = f"stopped by {self.received.name}" if self.received else "stopped"
         if self.last is not None and self.last.exists():
-            return Interrupted(f"{stopped}; continue with: model.resume {self.last}", exit_code)
+            return Interrupted(f"{stopped}; continue with: {self.resume}", exit_code)
         if self.goes_on:
             return Interrupted(f"{stopped}; what is finished is kept: continue with the same command", exit_code)
         return Interrupted(f"{stopped} before anything was saved; start again in the same way", exit_code)

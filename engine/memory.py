@@ -8,12 +8,6 @@ import torch
 from utils.distributed import Runtime
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-_FULL = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")  # in plain RuntimeErrors
-
-
-def is_full_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's or the machine's memory was not enough."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _FULL)
 
 
 def measure_peak_memory(runtime: Runtime) -> int:

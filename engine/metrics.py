@@ -12,6 +12,8 @@ import torchvision
 
 from engine.scores import Scores
 from utils.distributed import Runtime
+from utils.errors import UserError
+from utils.read_file import read_json
 
 _FORMAT, _VERSION = "osnet-metrics", 1
 NUMERICS = 1  # version of the arithmetic; raised where a change moves results by more than rounding
@@ -72,6 +74,23 @@ def format_metrics(
         f"peak_{'gpu_memory' if runtime.device.type == 'cuda' else 'rss'}_bytes": peak_memory_bytes,
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Reads a run's ``metrics.json``.
+
+    Raises:
+        UserError: it cannot be read, or is not as ``format_metrics`` writes it.
+    """
+    document = read_json(path, "metrics")
+    if not isinstance(document, dict) or document.get("format") != _FORMAT or document.get("version") != _VERSION:
+        raise UserError(f"{path} is not a metrics file of this version: it lacks format {_FORMAT} {_VERSION}")
+    targets = document.get("targets")
+    scores = targets.values() if isinstance(targets, dict) else [None]
+    sound = all(isinstance(of_target, dict) and isinstance(of_target.get("mAP"), float | int) for of_target in scores)
+    if not sound or not isinstance(document.get("experiment"), str):
+        raise UserError(f"{path} is damaged: it lacks scores by target, or which experiment they are of")
+    return document
 
 
 def describe_machine(runtime: Runtime) -> str:

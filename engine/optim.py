@@ -1,6 +1,8 @@
 """Optimisers, learning-rate schedules, and which layers learn at which rate."""
 
-from collections.abc import Iterable, Sequence
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn, optim
@@ -10,6 +12,9 @@ from engine.parameters import ARCHITECTURE, WEIGHTS, architecture_parameters, na
 from utils.errors import UserError
 from utils.suggest import nearest
 
+logger = logging.getLogger(__name__)
+
+_PLACE = ("last_epoch", "_step_count", "_last_lr")  # where a schedule is; its other state is its settings
 ALPHA_BETAS = (0.5, 0.999)  # a short memory: the weights that the alphas answer to change from step to step
 
 
@@ -119,3 +124,20 @@ def build_scheduler(cfg: Any, optimizer: optim.Optimizer) -> LRScheduler:
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=train.max_epoch)
     raise ValueError(train.lr_scheduler)
+
+
+def continue_schedule(scheduler: LRScheduler, saved: Mapping[str, Any]) -> None:
+    """Sets a schedule to where a saved one of the same settings was; the optimiser was restored before.
+
+    A cosine over another number of epochs than the saved one goes on at the rate that it has at that epoch itself.
+    """
+    scheduler.load_state_dict({key: saved[key] for key in _PLACE if key in saved})
+    if not isinstance(scheduler, CosineAnnealingLR) or saved.get("T_max") == scheduler.T_max:
+        return
+    share = (1 + math.cos(math.pi * scheduler.last_epoch / scheduler.T_max)) / 2
+    rates = [base * share for base in scheduler.base_lrs]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler.load_state_dict({"_last_lr": rates})
+    logger.warning("train.lr_scheduler cosine depends on train.max_epoch: the learning rate goes on at %.3g, as in a "
+                   "run of %d epochs, which began with other rates", rates[-1], scheduler.T_max)  # fmt: skip

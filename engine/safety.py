@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from engine.memory import describe_memory, is_full_memory
+from engine.memory import describe_memory
 from utils.checkpoint import save_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
+from utils.faults import is_full_memory, is_out_of_threads
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +130,19 @@ def explain_faults(runtime: Runtime, advice: str) -> Iterator[None]:
     """Turns the machine's faults inside of the block into one line: a full memory, with ``advice``, or a lost worker.
 
     Raises:
-        UserError: a GPU's or the machine's memory was not enough, or a process that loads images was killed.
+        UserError: a GPU's or the machine's memory was not enough, there was no thread, or a process that loads images
+            was killed.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if is_full_memory(error):
             raise UserError(f"the memory is too small, at most {describe_memory(runtime)} so far; {advice}") from error
+        if is_out_of_threads(error):
+            raise UserError(
+                "the system gives this run no further thread; raise its limits (ulimit -u, ulimit -v), or lower "
+                "data.workers"
+            ) from error
         if "DataLoader worker" in str(error):
             raise UserError(
                 "a process that loads images was killed, most often for want of memory; lower data.workers or "

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from engine.history import History
 from engine.interrupt import StopRequest
 from engine.memory import advise_batch_size, describe_memory
+from engine.optim import continue_schedule
 from engine.parameters import ARCHITECTURE, WEIGHTS
 from engine.safety import NotFiniteError, explain_faults, report_bad_step
 from engine.scores import Scores, format_scores
@@ -211,10 +212,12 @@ class Trainer:
         images = progress.num_seen / progress.num_steps * self.runtime.world_size / per_batch
         shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in self.watch.seconds.items())
         logger.info(
-            "epoch %d/%d batch %d/%d  loss %.4f  accuracy %.1f%%  lr %.3g  %.0f images/s (%s)  %s  epoch ends in %s",
+            "epoch %d/%d batch %d/%d  loss %.4f  accuracy %.1f%%  lr %.3g  %.0f images/s (%s)  %s  epoch ends in %s, "
+            "training in %s",
             epoch + 1, self.settings.max_epoch, progress.batch, len(self.batches), learning["train/loss"],
             100 * learning["train/accuracy"], learning["train/lr"], images, shares, describe_memory(self.runtime),
             format_duration(per_batch * (len(self.batches) - progress.batch)),
+            format_duration(per_batch * (self.settings.max_epoch * len(self.batches) - self._count_steps())),
         )  # fmt: skip
         if self.history is not None:
             self.history.write_step(learning, self._count_steps())
@@ -242,7 +245,8 @@ class Trainer:
         self._save()
         with self.stop.released(), explain_faults(self.runtime, "lower test.batch_size"):
             scores = self.evaluate()
-        logger.info("after epoch %d, %s:\n%s", done, self.task.scored, format_scores(scores))
+        if not last:  # the run's report shows those
+            logger.info("after epoch %d, %s:\n%s", done, self.task.scored, format_scores(scores))
         return scores
 
     def _finish_epoch(self, epoch: int, scores: dict[str, Scores]) -> None:
@@ -304,6 +308,7 @@ class Trainer:
         check_fits_run(
             state,
             origin,
+            kind=self.task.kind,
             modules={"model": self.step.model, **average},
             optimizers=self.step.optimizers,
             task=self.task.state_dict(),
@@ -314,7 +319,7 @@ class Trainer:
         """Restores ``state()`` of a run with the same model and settings; on other images its epoch starts anew."""
         self.step.load_state_dict(state)
         for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
+            continue_schedule(scheduler, state["schedulers"][name])
         self.progress = Progress(**state["progress"])
         self._seconds_before = float(state.get("seconds", 0.0))
         if state["images"] != self.images:

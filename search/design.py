@@ -21,6 +21,7 @@ from search.launcher import Launcher
 from search.trials import Trial, TrialResult, complete_trials
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.read_file import read_json
 from utils.run_folder import PLAN_NAME
 
 logger = logging.getLogger(__name__)
@@ -122,12 +123,14 @@ class DesignedSearch:
         own = json.loads(json.dumps({"design": asdict(self.design), "conditions": self.conditions}))
         path = self.folder / PLAN_NAME
         if path.is_file():
-            then = json.loads(path.read_text(encoding="utf-8"))
+            then = read_json(path, "plan")
+            if not isinstance(then, dict) or not all(isinstance(then.get(part), dict) for part in own):
+                raise UserError(f"{path} is damaged: it holds no plan; choose another data.save_dir")
             changed = [
-                f"{part}.{key}: {then.get(part, {}).get(key)!r} then, {own[part].get(key)!r} now"
+                f"{part}.{key}: {then[part].get(key)!r} then, {own[part].get(key)!r} now"
                 for part in ("design", "conditions")
-                for key in sorted(own[part].keys() | then.get(part, {}).keys())
-                if key != "confirm" and then.get(part, {}).get(key) != own[part].get(key)
+                for key in sorted(own[part].keys() | then[part].keys())
+                if key != "confirm" and then[part].get(key) != own[part].get(key)
             ]
             if changed:
                 raise UserError(f"{self.folder} holds trainings of another plan ({'; '.join(changed)}); choose another "

@@ -9,6 +9,7 @@ import numpy as np
 from genotype import NUM_GENOTYPES, Genotype, is_digits
 from search.answer import RANKING_NAME, list_digits
 from utils.errors import UserError
+from utils.read_file import read_text
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ def read_ranking(path: Path) -> np.ndarray:
 
 
 def _read_lines(path: Path) -> Submission:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is neither a search's folder nor a text file with a score per line") from error
+    lines = read_text(path, "scores").splitlines()
     scores: dict[str, float] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

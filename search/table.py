@@ -23,6 +23,7 @@ from search.effects import EffectsFit, fit_effects
 from search.trainings import Observation
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.read_file import parse_json, read_text
 from utils.suggest import nearest
 
 FOLDER = Path(__file__).parents[1] / "tables"
@@ -125,10 +126,7 @@ class Table:
             UserError: no such table, or a damaged one; the message names the line.
         """
         path = find_table(name)
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UserError(f"cannot read table {path}: {error.strerror}") from error
+        lines = read_text(path, "table").splitlines()
         header = _parse_line(path, 1, lines[0] if lines else "")
         if header.get("format") != FORMAT or header.get("version") != VERSION:
             raise UserError(f"{path} is no table of this program's format {FORMAT} {VERSION}")
@@ -279,7 +277,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        document = json.loads(line)
+        document = parse_json(line)
     except ValueError as error:
         raise UserError(f"{path}, line {number} is not JSON: {error}") from error
     if not isinstance(document, dict):

@@ -4,7 +4,6 @@ A trial is named by what it trains, so a folder of trials can be completed by wh
 what was stopped goes on from its checkpoint, what is missing is started.
 """
 
-import json
 import logging
 import sys
 import time
@@ -18,6 +17,7 @@ from genotype import Genotype
 from search.launcher import Launcher, Outcome
 from utils.errors import UserError
 from utils.log import format_duration
+from utils.read_file import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,12 @@ def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
     path = folder / trial.name / "metrics.json"
     if not path.is_file():
         return None
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_json(path, "metrics")
+    network = metrics.get("model") if isinstance(metrics, dict) else None
+    if not isinstance(network, dict):
+        raise UserError(f"{path} is damaged: it does not say which network it is of; move it away")
     blocks = Genotype.from_digits(trial.digits).blocks
-    if tuple(metrics["model"].get("genotype", ())) != blocks or metrics["seed"] != trial.seed:
+    if network.get("genotype") != list(blocks) or metrics.get("seed") != trial.seed:
         raise UserError(f"{path} is not of genotype {trial.digits} and seed {trial.seed}; move it away")
     lines = [line for line in read_history(path.with_name(FILE_NAME)) if any(n.endswith("/mAP") for n in line)]
     return TrialResult(

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from main import main
 
 torch.set_num_threads(1)
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves run under nohup
 
 

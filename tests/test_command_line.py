@@ -1,10 +1,12 @@
 """The command line: flags and settings in any order, in Torchreid's forms, and one line for what is none."""
 
+import shlex
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from command_line import collect_overrides, parse_arguments
+from command_line import build_next_steps, collect_overrides, parse_arguments, write_command
 from config_keys import KEYS
 from default_config import load_config
 from utils.errors import UserError
@@ -77,7 +79,53 @@ def test_what_is_no_command_line_is_one_line(words: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-@settings(deadline=None)
+def read_command(command: str) -> tuple[str | None, dict[str, object]]:
+    program, file, *words = shlex.split(command)
+    assert (program, file) == ("python", "main.py")
+    arguments = parse_arguments(words)
+    return arguments.config_file, collect_overrides(arguments)
+
+
+def test_a_command_line_is_written_as_a_shell_takes_it() -> None:
+    words = ["--config-file", "a b.yaml", "-s", "x", "y", "train.lr=0.1", "data.save_dir", "", "model.resume", "old.pt"]
+    found = read_command(write_command(words, {"model.resume": "auto"}))
+    expected = {"data.sources": ["x", "y"], "train.lr": "0.1", "data.save_dir": "", "model.resume": "auto"}
+    assert found == ("a b.yaml", expected)
+
+
+def test_next_steps_of_a_trained_child() -> None:
+    words = ["--root", "my data", "-t", "a", "b", "train.lr", "0.1", "model.genotype", "osnet", "data.save_dir", "o",
+             "model.name", "osnet_child"]  # fmt: skip
+    steps = build_next_steps(load_config([], read(*words)), words)
+    *evaluations, (_, export) = steps.items()
+    kept = {"data.root": "my data", "data.targets": ["a", "b"], "data.save_dir": "o", "model.name": "osnet_child"}
+    evaluated = {**kept, "test.evaluate": "True", "model.load_weights": "o/checkpoints/best.pt"}
+    pictures = {"test.visrank": "True", "test.visactmap": "True"}
+    for (_, command), more in zip(evaluations, ({"test.flip": "True", "test.rerank": "True"}, pictures), strict=True):
+        assert read_command(command)[1] == evaluated | more
+    assert export == "python -m tools.export_onnx o/checkpoints/best.pt o/child.onnx"
+
+
+def test_next_steps_of_an_evaluation_are_others() -> None:
+    words = ["model.name", "osnet_child", "test.evaluate", "True", "model.load_weights", "w.pt", "test.rerank", "True"]
+    steps = build_next_steps(load_config([], read(*words)), words)
+    assert list(steps) == ["draw ranked lists and activation maps", "export it"]
+    assert read_command(next(iter(steps.values())))[1]["model.load_weights"] == "w.pt"
+
+
+def test_next_step_of_a_search_trains_what_it_found_on_the_same_images() -> None:
+    words = ["--config-file", "quickstart.yaml", "data.targets", "[]", "data.save_dir", "log/x y"]
+    cfg = load_config(["quickstart.yaml"], read(*words))
+    (command,) = build_next_steps(cfg, words).values()
+    file, overrides = read_command(command)
+    child = load_config([file or ""], overrides)
+    assert (child.model.name, child.model.width, child.model.genotype) == ("osnet_child", 0.25, "log/x y/genotype.json")
+    assert child.data.save_dir == "log/x y_child"
+    for key in ("root", "sources", "targets", "height", "width", "combineall", "norm_mean"):
+        assert child.data[key] == cfg.data[key], key
+    assert build_next_steps(load_config([], {"test.evaluate": True, "model.load_weights": "x"}), []) == {}
+
+
 @given(words=st.lists(
     st.sampled_from(["-s", "--root", "train.lr", "train.lr=", "0.1", "--", "-", "--root=", "=", "use_gpu", "model.name",
                      "data.sources", "[", "(a", "{}", "[]", "9" * 5000, "²", "-1", "1e300", "\ud800", "a\nb", "~"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from default_config import (
@@ -358,7 +358,6 @@ def test_a_group_without_keys_is_empty(tmp_path):
     assert flatten(load_config([path])) == {**flatten(load_config()), "test.rerank": True}
 
 
-@settings(deadline=None)
 @given(given_settings=st.fixed_dictionaries({}, optional={
     "data.root": st.text(min_size=1), "model.resume": st.text(), "data.targets": st.lists(st.text()),
     "train.lr": st.floats(1e-12, 1e12), "train.seed": st.integers(0, 2**63 - 1), "test.flip": st.booleans(),

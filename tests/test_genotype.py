@@ -134,7 +134,11 @@ def test_damaged_file_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"nonsense", b"\xff\xfe\x00", b"[1, 2]", b'"text"', b"null", b"{}"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"nonsense", b"\xff\xfe\x00", b"[1, 2]", b'"text"', b"null", b"{}", b"[" * 100_000,
+     b'{"format": "osnet-genotype", "conv2": [], "conv2": []}'],
+)  # fmt: skip
 def test_foreign_file_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "genotype.json"
     path.write_bytes(content)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,10 @@ def test_modules_and_public_names_are_documented(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+def test_all_that_other_programs_may_import_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(settings["py-modules"]) == TOP
+    folders = {str(f.parent.relative_to(ROOT)).replace("/", ".") for f in PROGRAM if f.parent != ROOT}
+    assert set(settings["packages"]) == folders - {"benchmarks"}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_search_leaves_what_was_found(run_main, tmp_path, capsys):
     assert "probability" not in capsys.readouterr().err
 
 
-def test_found_genotype_is_retrained_and_evaluated(run_main, tmp_path):
+def test_found_genotype_is_retrained_and_evaluated(run_main, market_root, tmp_path):
     Genotype.named("osnet_ibn").to_json(tmp_path / "genotype.json")
     child = tmp_path / "child"
     assert run_main("model.genotype", tmp_path / "genotype.json", "train.lr", 0.01, save_dir=child) == 0
@@ -53,6 +54,15 @@ def test_found_genotype_is_retrained_and_evaluated(run_main, tmp_path):
     best = child / "checkpoints" / "best.pt"
     words = ["model.genotype", tmp_path / "genotype.json", "test.evaluate", True, "model.load_weights", best]
     assert run_main(*words, save_dir=tmp_path / "evaluation") == 0
+    words = ["--root", market_root, "model.name", "osnet_child", "data.workers", 0, "test.evaluate", True,
+             "model.load_weights", best, "test.ranks", [1, 5], "data.save_dir", tmp_path / "bare"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0  # network and images as trained
+    log = (tmp_path / "bare" / "evaluate.log").read_text()
+    assert (
+        f"INFO as {best} was trained: model.width 0.25, model.genotype osnet_ibn, data.height 32, data.width 16" in log
+    )
+    bare = json.loads((tmp_path / "bare" / "metrics.json").read_text())
+    assert bare["targets"] == trained["targets"]
     evaluated = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert evaluated["targets"] == trained["targets"]
 
@@ -89,18 +99,18 @@ def test_named_genotype_brings_its_stem_norm(run_main, tmp_path):
 
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 @pytest.mark.parametrize("extra", [[], ["train.optim", "sgd", "nas.mc_iter", 2, "data.transforms", "['random_flip']"]])
-def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extra):
-    words = ["train.max_epoch", 4, "train.lr_scheduler", "cosine", *extra]
+def test_one_and_one_epoch_are_two(run_main, tmp_path, monkeypatch, name, extra):
+    words = ["train.max_epoch", 2, "train.lr_scheduler", "cosine", *extra]
     assert run_main(*words, name=name, save_dir=tmp_path / "whole") == 0
     saved = trainer_module.Trainer._finish_epoch
 
-    def stop_after_two(self, epoch, scores):
+    def stop_after_one(self, epoch, scores):
         saved(self, epoch, scores)
-        if epoch == 1:
+        if epoch == 0:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.Trainer, "_finish_epoch", stop_after_two)
+        patch.setattr(trainer_module.Trainer, "_finish_epoch", stop_after_one)
         with pytest.raises(KeyboardInterrupt):
             run_main(*words, name=name, save_dir=tmp_path / "parts")
     last = tmp_path / "parts" / "checkpoints" / "last.pt"
@@ -113,8 +123,10 @@ def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extr
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("osnet_nas", signal.SIGTERM), ("osnet_child", signal.SIGINT), ("osnet_child", signal.SIGUSR1)],
+)
 def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_path, monkeypatch, capfd, number, name):
     assert run_main(name=name, save_dir=tmp_path / "whole") == 0
     learn, count = trainer_module.Trainer._learn, [0]
@@ -129,13 +141,64 @@ def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_p
         patch.setattr(trainer_module.Trainer, "_learn", signalled_step)
         codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
         assert run_main(name=name, save_dir=tmp_path / "parts") == codes[number]
-    assert "continue with: model.resume" in capfd.readouterr().out
+    (told,) = re.findall(r"; continue with: python main\.py (.*)", capfd.readouterr().out)
+    assert told.endswith(" model.resume auto")
     progress = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 2)
-    assert run_main("model.resume", "auto", name=name, save_dir=tmp_path / "parts") == 0
+    assert main(shlex.split(told)) == 0
     a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
     for key in ("model", "optimizers", "schedulers", "task", "progress"):
         assert_same(a[key], b[key], key)
+
+
+def test_a_finished_run_is_made_longer(run_main, tmp_path):
+    words = ["train.lr_scheduler", "single_step", "train.stepsize", [1]]
+    assert run_main(*words, "train.max_epoch", 3, save_dir=tmp_path / "whole") == 0
+    assert run_main(*words, "train.max_epoch", 1) == 0
+    assert run_main(*words, "train.max_epoch", 3, "model.resume", "auto") == 0
+    ends = [tmp_path / folder / "checkpoints" / "last.pt" for folder in ("whole", "run")]
+    for key in ("model", "optimizers", "schedulers", "task"):
+        assert_same(*(load_checkpoint(end)[key] for end in ends), key)
+    experiments = [json.loads((tmp_path / f / "metrics.json").read_text())["experiment"] for f in ("whole", "run")]
+    assert experiments[0] == experiments[1]
+
+
+def test_a_longer_cosine_run_is_another_experiment_and_stays_one(run_main, tmp_path, capsys):
+    words = ["train.lr_scheduler", "cosine"]
+    metrics = tmp_path / "run" / "metrics.json"
+    assert run_main(*words, "train.max_epoch", 3, save_dir=tmp_path / "whole") == 0
+    assert run_main(*words, "train.max_epoch", 2) == 0
+    assert run_main(*words, "train.max_epoch", 1, "model.resume", "auto") == 2  # it cannot be made shorter
+    assert "train.max_epoch: 2 then, 1 now" in capsys.readouterr().err
+    found = []
+    for _ in range(2):
+        assert run_main(*words, "train.max_epoch", 3, "model.resume", "auto") == 0
+        found.append(json.loads(metrics.read_text())["experiment"])
+    assert found[0] == found[1] != json.loads((tmp_path / "whole" / "metrics.json").read_text())["experiment"]
+    out = capsys.readouterr().out
+    assert out.count("train.lr_scheduler cosine depends on train.max_epoch: the learning rate goes on at 7.5e-05") == 1
+
+
+def test_a_log_begins_with_what_was_started_and_ends_with_what_is_next(run_main, tmp_path):
+    assert run_main("train.max_epoch", 1, "train.print_freq", 2) == 0
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert re.search(r"INFO python main\.py --root .* model\.name osnet_child data\.save_dir .*/run ", lines[0])
+    assert re.search(
+        r"INFO seed 1, python 3\S+, torch \S+, torchvision \S+; runs of experiment \w{12} differ", lines[1]
+    )
+    text = "\n".join(lines)
+    assert (
+        "to do: 3 steps of 12 images (epochs: 1, batches of each: 3), then features of 24 images; the first 2 batches"
+        in text
+    )
+    assert re.search(r"batch 2/3 .* epoch ends in \S+, training in \S+", text)
+    assert text.count("rank-1") == 1  # scores are shown once
+    title, *steps = lines[-4:]
+    assert title.endswith("INFO next:")
+    assert [step.partition(":")[0].strip() for step in steps][-1] == "export it"
+    evaluation = shlex.split(steps[0].partition(": ")[2])[2:]
+    assert main(evaluation) == 0
+    assert (tmp_path / "run" / "metrics-2.json").exists()
 
 
 def test_auto_starts_anew_where_there_is_nothing_to_continue(run_main, tmp_path):
@@ -222,7 +285,10 @@ def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_ro
     image.write_bytes(image.read_bytes()[:-40])
     words = ["train.max_epoch", 1, "test.rerank", True]
     assert run_main(*words, root=own_market_root, save_dir=tmp_path / "stop") == 2
-    assert run_main(*words, "data.on_corrupt", "skip", "test.visrank", True, root=own_market_root) == 0
+    assert (
+        run_main(*words, "data.on_corrupt", "skip", "test.visrank", True, "test.visrank_topk", 1, root=own_market_root)
+        == 0
+    )
     target = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["market1501"]
     assert target["num_queries"] == 7
 
@@ -230,7 +296,11 @@ def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_ro
 def test_every_evaluation_and_the_best_are_kept(run_main, tmp_path):
     assert run_main("test.eval_freq", 1, "train.max_epoch", 3, "test.rerank", True, "test.flip", True) == 0
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("after epoch") == 3
+    assert [log.count(told) for told in ("after epoch", "scores of the child network:", "market1501+rerank  ")] == [
+        2,
+        1,
+        3,
+    ]
     targets = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]
     assert set(targets) == {"market1501", "market1501+rerank"}
     best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["progress"]["best"]

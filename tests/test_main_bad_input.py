@@ -315,7 +315,7 @@ def test_vanished_image_stops_or_is_replaced(run_main, own_market_root, tmp_path
 
 def test_command_line_ends_with_one_line_and_no_traceback(tmp_path):
     words = [sys.executable, "main.py", "--root", str(tmp_path / "nowhere"), "data.save_dir", str(tmp_path / "run")]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -146,7 +146,7 @@ def test_killed_in_training_and_in_ranking_it_ends_the_same(run, quick, tmp_path
 def test_signal_in_ranking_stops_at_once_and_says_how_to_continue(run, quick, tmp_path, capfd):
     quick.append(lambda part: signal.raise_signal(signal.SIGTERM) if part == 2 else None)
     assert run() == 143
-    assert f"continue with: model.resume {tmp_path}/run/checkpoints/last.pt" in capfd.readouterr().out
+    assert f"data.save_dir {tmp_path}/run" in capfd.readouterr().out.partition("continue with: python main.py ")[2]
     quick.clear()
     assert run("model.resume", "auto") == 0
 

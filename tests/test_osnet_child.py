@@ -2,11 +2,13 @@
 
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import osnet_child
 from genotype import CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_blocks import WIDTHS, ConvNormReLU, InstanceNorm, OSBlock
 from osnet_child import GENOTYPE, build_child
@@ -87,6 +89,15 @@ def test_default_is_osnet_ain() -> None:
     assert GENOTYPE == Genotype.named("osnet_ain") == model.genotype
     assert model.stem_norm == "instance"
     assert model.conv1.conv.out_channels == 64
+
+
+@pytest.mark.parametrize("digits", ["333333", "012301"])
+def test_the_line_that_a_search_prints_is_pasted_over_one_line(digits: str) -> None:
+    genotype, own = Genotype.from_digits(digits), Path(osnet_child.__file__).read_text().splitlines()
+    (number,) = [number for number, line in enumerate(own) if line.startswith("GENOTYPE")]
+    pasted: dict[str, object] = {"__name__": "pasted"}
+    exec("\n".join([*own[:number], f"GENOTYPE = {genotype!r}", *own[number + 1 :]]), pasted)
+    assert pasted["GENOTYPE"] == genotype
 
 
 def test_blocks_follow_the_genotype() -> None:

@@ -21,9 +21,9 @@ from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.agreement import Agreement, compare_searches
 from search.submission import read_submission
 from tools.judge_search import format_interval
-from utils.errors import UserError
 from utils.log import format_table
 from utils.plots import save_figure
+from utils.tool import tool
 
 
 def format_agreement(agreement: Agreement) -> str:
@@ -70,6 +70,7 @@ def _draw_grid(axes: Axes, values: np.ndarray, limits: tuple[float, float], colo
     axes.spines[:].set_visible(False)
 
 
+@tool("agreement")
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -80,14 +81,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("searches", type=Path, nargs="+", metavar="SEARCH")
     parser.add_argument("--output", type=Path, metavar="FILE", help="picture to write, .png or .svg")
     given = parser.parse_args(words)
-    try:
-        searches = [read_submission(path) for path in given.searches]
-        agreement = compare_searches(searches)
-        if given.output:
-            save_figure(draw_agreement(agreement, [str(path) for path in given.searches]), given.output)
-    except UserError as error:
-        print(f"agreement: {error}", file=sys.stderr)
-        return 2
+    searches = [read_submission(path) for path in given.searches]
+    agreement = compare_searches(searches)
+    if given.output:
+        save_figure(draw_agreement(agreement, [str(path) for path in given.searches]), given.output)
     print(format_table(("search", "found"), [(p, s.digits) for p, s in zip(given.searches, searches, strict=True)]))
     print(f"\n{format_agreement(agreement)}")
     return 0

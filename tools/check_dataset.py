@@ -8,7 +8,6 @@ Exit code 0: nothing wrong; 1: problems, each on a line; 2: the data set cannot 
 """
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save
 from utils.errors import UserError
 from utils.printable import make_printable
 from utils.thumbnails import shorten
+from utils.tool import tool
 
 Counts = dict[str, tuple[int | None, int | None]]
 """Identities (distractors not counted) and images by part; None: not the same in each split."""
@@ -232,6 +232,7 @@ def check_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) 
         raise UserError(f"--all only counts images: leave out {', '.join(unused)}, or name one data set instead")
 
 
+@tool("check_dataset")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 after problems, 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -253,8 +254,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuhk03-classic-split", action="store_true", help="CUHK03 with its classic splits")
     add_sizes(parser)
     given = parser.parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     options = ReadOptions(
         split_id=given.split_id,
         market1501_500k=given.market1501_500k,
@@ -263,17 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         synthetic={name: getattr(given, name) for name in SIZES},
         check_contents=True,
     )
-    try:
-        check_arguments(parser, given)
-        if given.layout:
-            print(format_layout(given.name), end="")
-            return 0
-        if given.all:
-            return 0 if check_all(given.root) else 1
-        return 0 if check_one(given.name, given, options) else 1
-    except UserError as error:
-        print(f"check_dataset: {error}", file=sys.stderr)
-        return 2
+    check_arguments(parser, given)
+    if given.layout:
+        print(format_layout(given.name), end="")
+        return 0
+    if given.all:
+        return 0 if check_all(given.root) else 1
+    return 0 if check_one(given.name, given, options) else 1
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ error.
 """
 
 import argparse
-import json
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
+from engine.metrics import read_metrics
 from genotype import NAMED_STEM_NORMS, NUM_GENOTYPES, Genotype, is_digits
 from search.answer import list_digits
 from search.compare import Interval, estimate, estimate_difference
@@ -34,8 +35,10 @@ from tools.complexity import build_child_of
 from utils.complexity import compute_complexity, measure_latency
 from utils.devices import list_gpus
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.log import format_table, start_log
 from utils.plots import COLOURS, save_figure
+from utils.tool import tool
 
 Scores = dict[str, dict[int, dict[str, float]]]  # of each network, by seed, mAP on each target
 
@@ -70,17 +73,23 @@ def read_networks(words: Sequence[str], seed: int) -> list[Network]:
         else:
             path = Path(word) / "genotype.json" if Path(word).is_dir() else Path(word)
             genotype = Genotype.from_json(path)
-            cost = genotype.found.get("costs", {}).get("image_passes")
-            label = f"{genotype.found.get('method', 'found')} {genotype.digits}"
-            networks.append(Network(label, genotype.digits, cost))
+            networks.append(_describe_found(genotype))
     labels = [network.label for network in networks]
     if doubled := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"--genotypes names {', '.join(sorted(doubled))} more than once")
     return networks
 
 
+def _describe_found(genotype: Genotype) -> Network:
+    """Names a search's network by the method; what a file says beside the genotype may be anything."""
+    method, costs = genotype.found.get("method"), genotype.found.get("costs")
+    label = method if isinstance(method, str) and re.fullmatch(r"\w{1,40}", method) else "found"
+    cost = costs.get("image_passes") if isinstance(costs, Mapping) else None
+    return Network(f"{label} {genotype.digits}", genotype.digits, cost if isinstance(cost, int | float) else None)
+
+
 def _draw(text: str, seed: int) -> list[Network]:
-    if not text.isdigit() or not 1 <= int(text) <= NUM_GENOTYPES:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= NUM_GENOTYPES:
         raise UserError(f"--genotypes random:{text}: expected a number from 1 to {NUM_GENOTYPES}, such as random:8")
     generator, names = random.Random(seed), list_digits()
     order = sorted(range(NUM_GENOTYPES), key=lambda i: (generator.random(), i))
@@ -123,7 +132,7 @@ def read_scores(networks: Sequence[Network], seeds: Sequence[int], folder: Path)
         for seed in seeds:
             path = find_run(folder, network, seed) / "metrics.json"
             if path.is_file():
-                metrics = json.loads(path.read_text(encoding="utf-8"))
+                metrics = read_metrics(path)
                 experiments.add(metrics["experiment"])
                 scores[network.label][seed] = {name: target["mAP"] for name, target in metrics["targets"].items()}
         if len(experiments) > 1:
@@ -209,11 +218,12 @@ def run(arguments: argparse.Namespace) -> None:
     train_all(networks, seeds, arguments.folder, arguments.config_file, settings, arguments.jobs)
     scores = read_scores(networks, seeds, arguments.folder)
     text = format_comparison(scores, measure_costs(networks, cfg.model.width, cfg.data.height, cfg.data.width))
-    (arguments.folder / "comparison.txt").write_text(text + "\n", encoding="utf-8")
+    write_atomically(arguments.folder / "comparison.txt", text + "\n")
     save_figure(draw_comparison(scores), arguments.folder / "comparison.png")
     print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt and comparison.png")
 
 
+@tool("compare_genotypes")
 def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -239,9 +249,6 @@ def main(words: Sequence[str] | None = None) -> int:
         with StopRequest() as stop:
             stop.announce = False
             run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Interrupted as interruption:
         print("stopped; the same command goes on", file=sys.stderr)
         return interruption.exit_code

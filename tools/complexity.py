@@ -30,6 +30,7 @@ from utils.complexity import (
 from utils.devices import open_device
 from utils.errors import UserError
 from utils.log import format_table
+from utils.tool import tool
 
 _PAPER_NAMES = {"conv1": "conv1 (stem)", "fc": "fc (head)"}
 
@@ -71,6 +72,7 @@ def format_costs(total: Complexity, parts: dict[str, Complexity], latency: Laten
     return format_table(header, [*rows, ("total", *whole, "100.0%")])
 
 
+@tool("complexity")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -91,18 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per pass (default 1)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="passes to take the median of (default 20)")
     given = parser.parse_args(arguments)
-    try:
-        if given.batch_size < 1 or given.runs < 1:
-            raise UserError("--batch-size and --runs must be at least 1")
-        check_input_size(*given.size)
-        device = open_device(given.device)
-        model, multiplier = build_child_of(given.genotype, given.stem_norm, given.width)
-    except UserError as error:
-        print(f"complexity: {error}", file=sys.stderr)
-        return 2
+    if given.batch_size < 1 or given.runs < 1:
+        raise UserError("--batch-size and --runs must be at least 1")
+    check_input_size(*given.size)
+    device = open_device(given.device)
+    model, multiplier = build_child_of(given.genotype, given.stem_norm, given.width)
+    # first, as it tells at once whether the memory is too small
+    images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     total, parts = compute_complexity(model, *given.size), compute_part_complexities(model, *given.size)
     model.to(device).to(memory_format=torch.channels_last)
-    images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
     latency = measure_latency(model, images, given.runs)
     print(f"x{multiplier:g}, {model.stem_norm} stem norm, input {given.size[0]}×{given.size[1]}\n{model.genotype}\n")

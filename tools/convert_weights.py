@@ -23,6 +23,7 @@ from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.network_file import NetworkFile, load_network_weights, read_network_file
+from utils.tool import tool
 from utils.torch_file import pack
 from utils.torchreid_names import SCHEMES, TorchreidNetwork
 from utils.torchreid_weights import export_torchreid_weights
@@ -96,6 +97,7 @@ def _print_network(network: TorchreidNetwork) -> None:
         print(repr(network.genotype))
 
 
+@tool("convert_weights")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -116,14 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--scheme", choices=SCHEMES, help="naming (default: the one under which Torchreid loads the network)"
             )
     given = parser.parse_args(arguments)
-    try:
-        if given.command == "import":
-            network = import_weights(given.source, given.target)
-        else:
-            network = export_weights(given.source, given.target, given.scheme)
-    except UserError as error:
-        print(f"convert_weights: {error}", file=sys.stderr)
-        return 2
+    if given.command == "import":
+        network = import_weights(given.source, given.target)
+    else:
+        network = export_weights(given.source, given.target, given.scheme)
     _print_network(network)
     return 0
 

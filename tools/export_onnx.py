@@ -31,7 +31,8 @@ from osnet_child import ChildNet
 from tools.extract_features import list_images
 from trained_child import TrainedChild
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import check_writable, write_atomically
+from utils.tool import tool
 
 MAX_REAL_IMAGES = 32
 _OPSET = 18  # the lowest of PyTorch's exporter, read by every runtime since early 2023
@@ -174,8 +175,7 @@ def export_onnx(
             ``tolerance`` (of the largest feature), or ``target`` cannot be written. Nothing is written then.
     """
     import_onnx()
-    if not target.parent.is_dir():
-        raise UserError(f"cannot write {target}: no folder {target.parent}")
+    check_writable(target)
     height, width = size or (None, None)
     extractor = FeatureExtractor(weights, height=height, width=width)
     trained = extractor.child
@@ -202,6 +202,7 @@ def export_onnx(
     )
 
 
+@tool("export_onnx")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error or a difference."""
     parser = argparse.ArgumentParser(
@@ -219,14 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--tolerance", type=float, default=1e-4, help="largest difference, as a share of the largest feature (1e-4)"
     )
     given = parser.parse_args(arguments)
+    if not 0 <= given.tolerance <= 1:
+        raise UserError(f"--tolerance {given.tolerance:g}: it is a share of the largest feature, from 0 to 1")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        summary = export_onnx(
-            given.weights, given.target, size=given.size, images=given.images, tolerance=given.tolerance
-        )
-    except UserError as error:
-        print(f"export_onnx: {error}", file=sys.stderr)
-        return 2
+    summary = export_onnx(given.weights, given.target, size=given.size, images=given.images, tolerance=given.tolerance)
     print(summary)
     return 0
 

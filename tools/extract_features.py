@@ -26,6 +26,7 @@ from feature_extractor import FeatureExtractor
 from utils.errors import UserError
 from utils.feature_table import WRITERS, Manifest, read_manifest, write_table
 from utils.log import progress, start_log
+from utils.tool import tool
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ def check_outputs(outputs: Sequence[Path]) -> None:
             raise UserError(f"--output {path}: the same file is given twice")
 
 
+@tool("extract_features")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -142,24 +144,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     start_log(None)
-    try:
-        if given.batch_size < 1 or given.workers < 1:
-            raise UserError("--batch-size and --workers must be at least 1")
-        check_outputs(given.output)
-        manifest = list_images(given.source)
-        height, width = given.size or (None, None)
-        extractor = FeatureExtractor(
-            given.weights, height=height, width=width, device=given.device, flip=given.flip, batch_size=given.batch_size
-        )
-        started = time.monotonic()
-        skip = given.on_corrupt == "skip"
-        features, positions = extract(extractor, manifest.files, skip=skip, workers=given.workers)
-        seconds = time.monotonic() - started
-        for path in given.output:
-            write_table(path, features.numpy(), manifest.select(positions))
-    except UserError as error:
-        print(f"extract_features: {error}", file=sys.stderr)
-        return 2
+    if given.batch_size < 1 or given.workers < 1:
+        raise UserError("--batch-size and --workers must be at least 1")
+    check_outputs(given.output)
+    manifest = list_images(given.source)
+    height, width = given.size or (None, None)
+    extractor = FeatureExtractor(
+        given.weights, height=height, width=width, device=given.device, flip=given.flip, batch_size=given.batch_size
+    )
+    started = time.monotonic()
+    skip = given.on_corrupt == "skip"
+    features, positions = extract(extractor, manifest.files, skip=skip, workers=given.workers)
+    seconds = time.monotonic() - started
+    for path in given.output:
+        write_table(path, features.numpy(), manifest.select(positions))
     print(
         f"{len(positions):,} of {len(manifest.files):,} images in {seconds:.1f} s → {', '.join(map(str, given.output))}"
     )

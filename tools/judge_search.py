@@ -27,6 +27,7 @@ from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
 from utils.log import format_table
+from utils.tool import tool
 
 
 def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace) -> str:
     return format_judgement(judgement, arguments.metric, title)
 
 
+@tool("judge_search")
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 2 after a user error."""
     parser = argparse.ArgumentParser(
@@ -95,11 +97,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", required=True, metavar="NAME", help="of the repository, or a file")
     parser.add_argument("--metric", default="unseen/mAP", metavar="NAME", help="default unseen/mAP")
     parser.add_argument("--budget", type=int, metavar="EPOCHS", help="default: the table's largest")
-    try:
-        text = run(parser.parse_args(words))
-    except UserError as error:
-        print(f"judge_search: {error}", file=sys.stderr)
-        return 2
+    text = run(parser.parse_args(words))
     print(text)
     return 0
 

@@ -24,6 +24,7 @@ from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, dr
 from datasets.synthetic_domains import DOMAINS
 from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
+from utils.tool import tool
 
 SIZES = [f.name for f in fields(SyntheticSize)]
 
@@ -110,6 +111,7 @@ def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> N
     print(f"{folder}: {num_images} images, {num_images / (time.perf_counter() - start):.0f} per second")
 
 
+@tool("make_synthetic")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -125,22 +127,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_sizes(parser)
     given = parser.parse_args(arguments)
     size = read_size(given)
-    try:
-        if given.workers < 1 or given.sheet_identities < 1:
-            raise UserError("--workers and --sheet-identities must be at least 1")
-        make_root(given.root)
-        if given.sheet:
-            check_sheet_name(given.sheet)
-        with tell_read_errors(given.root):
-            for domain in given.domains:
-                make_domain(domain, size, given.root, given.workers)
-        if size != SyntheticSize():
-            print(f"a run finds them with {format_settings(size)}")
-        if given.sheet:
-            save_contact_sheet(draw_sheet(given.domains, size, given.root, given.sheet_identities), given.sheet)
-    except (UserError, OSError) as error:
-        print(f"make_synthetic: {error}", file=sys.stderr)
-        return 2
+    if given.workers < 1 or given.sheet_identities < 1:
+        raise UserError("--workers and --sheet-identities must be at least 1")
+    make_root(given.root)
+    if given.sheet:
+        check_sheet_name(given.sheet)
+    with tell_read_errors(given.root):
+        for domain in given.domains:
+            make_domain(domain, size, given.root, given.workers)
+    if size != SyntheticSize():
+        print(f"a run finds them with {format_settings(size)}")
+    if given.sheet:
+        save_contact_sheet(draw_sheet(given.domains, size, given.root, given.sheet_identities), given.sheet)
     return 0
 
 

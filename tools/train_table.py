@@ -12,6 +12,7 @@ to the table at once, its rows all or none. Exit code 2 where the plan, the data
 import argparse
 import logging
 import re
+import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ from utils.devices import list_gpus
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import start_log
+from utils.read_file import read_text
 from utils.suggest import nearest
+from utils.tool import tool
 
 logger = logging.getLogger(__name__)
 
@@ -84,21 +87,19 @@ def read_plan(path: Path) -> Plan:
         UserError: no such file, unknown keys, or values that do not fit.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read plan {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+        document = yaml.safe_load(read_text(path, "plan"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"plan {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise UserError(f"plan {path} must hold settings, not {type(document).__name__}")
     for key in document:
         if key not in PLAN_KEYS:
-            raise UserError(f"plan {path}: unknown key {key!r}{nearest(str(key), PLAN_KEYS)}")
+            raise UserError(f"plan {path}: unknown key {reprlib.repr(key)}{nearest(str(key), PLAN_KEYS)}")
     if missing := {"recipe", "num_folds", "array"} - document.keys():
         raise UserError(f"plan {path} lacks {', '.join(sorted(missing))}")
     for key, (is_fit, expected) in PLAN_KEYS.items():
         if key in document and not is_fit(document[key]):
-            raise UserError(f"plan {path}: {key} is {document[key]!r}, expected is {expected}")
+            raise UserError(f"plan {path}: {key} is {reprlib.repr(document[key])}, expected is {expected}")
     genotypes = [str(digits) for digits in document.get("genotypes", ())]
     if wrong := [digits for digits in genotypes if not is_digits(digits)]:
         raise UserError(f"plan {path}: {wrong[0]!r} is no genotype: six digits from 0 to 3, in quotes")
@@ -204,7 +205,8 @@ def choose_launcher(arguments: argparse.Namespace) -> Launcher:
     return LocalLauncher(arguments.jobs, list_gpus())
 
 
-def main() -> int:
+@tool("train_table")
+def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml")
@@ -216,15 +218,12 @@ def main() -> int:
     parser.add_argument("--cluster", default="", help="train on a Ray cluster: auto, or HOST:PORT")
     parser.add_argument("--gpus-per-run", type=float, default=1.0, help="on a cluster; below 1 several share a GPU")
     parser.add_argument("--collect", action="store_true", help="only add what is finished in --runs; train nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     start_log(None)
     try:
         with StopRequest() as stop:
             stop.announce = False
             run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Interrupted as interruption:
         print("stopped; the same command goes on", file=sys.stderr)
         return interruption.exit_code

@@ -23,6 +23,7 @@ PARTS = {
     "optimizers": Mapping, "schedulers": Mapping, "scaler": Mapping, "task": Mapping, "random": Mapping,
 }  # fmt: skip
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+_MAX_SEC = 10**10  # of a run: three centuries
 _MAX_DEPTH = 4  # of plain values inside each other
 _NUM_PYTHON_WORDS = 625
 _NUM_NUMPY_WORDS = 624
@@ -51,6 +52,9 @@ def check_training_checkpoint(document: Mapping[str, Any], path: str | Path) -> 
     for name in ("identity", "config"):
         _require(_is_plain(document[name]), path, name, "not plain", "numbers, texts and lists of them")
     _check_progress(document["progress"], document["config"].get("train.max_epoch"), path)
+    seconds = document.get("seconds", 0)  # version 1 did not count them
+    sound = _is_number(seconds) and 0 <= seconds <= _MAX_SEC
+    _require(sound, path, "seconds", _show(seconds), f"a number from 0 to {_MAX_SEC:,}")
     _check_optimizers(document, path)
     _check_schedulers(document, path)
     _check_scaler(document["scaler"], document["config"].get("train.amp") == "fp16", path)
@@ -63,6 +67,7 @@ def check_fits_run(
     document: Mapping[str, Any],
     path: str | Path,
     *,
+    kind: str,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     task: Mapping[str, Any],
@@ -74,6 +79,7 @@ def check_fits_run(
     Args:
         document: The checkpoint.
         path: What messages call it.
+        kind: What the run trains.
         modules: The bare network as ``model``, and what else the checkpoint keeps the whole state of; the classifier
             must be there too.
         optimizers: By name, over the model's parameters.
@@ -84,6 +90,7 @@ def check_fits_run(
     Raises:
         UserError: names the first part that does not fit.
     """
+    _require(document["kind"] == kind, path, "kind", _show(document["kind"]), f"{kind!r}")
     for name, module in modules.items():
         origin = f"{path}: {name}"
         check_weights(origin, read_named_tensors(document.get(name), origin), module.state_dict())
@@ -190,6 +197,8 @@ def _check_schedulers(document: Mapping[str, Any], path: str | Path) -> None:
         _require(type(last) is int, path, f"{where}.last_epoch", _show(last), "a whole number")
         allowed = (epoch, epoch + 1) if batch else (epoch,)  # it steps at the end of an epoch, before the epoch counts
         _require(last in allowed, path, f"{where}.last_epoch", last, f"{epoch}, as progress.epoch is")
+        count = state.get("_step_count", 1)
+        _require(type(count) is int and count > 0, path, f"{where}._step_count", _show(count), "a whole number from 1")
         rates = [group["lr"] for group in optimizers[name]["param_groups"]]
         _require(state.get("_last_lr") == rates, path, f"{where}._last_lr", _show(state.get("_last_lr")), f"{rates}")
 

@@ -3,7 +3,6 @@
 YAML's own readings would change settings that are text: 2024_05 is a number to it, 12:30 is 750, 007 is 7.
 """
 
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from utils.errors import UserError
+from utils.read_file import read_bytes
 
 MAX_BYTES = 100_000
 _MAX_DEPTH = 10
@@ -38,7 +38,7 @@ def read_config_file(path: Path) -> dict[str, Entry]:
     Raises:
         UserError: the file cannot be read or is no YAML, has a setting or group twice, or holds no groups of settings.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path, "config file", MAX_BYTES)
     try:
         events = yaml.parse(content, Loader=yaml.SafeLoader)
         return _flatten(_read_document(events))
@@ -75,19 +75,6 @@ def _describe(error: Exception) -> str:
 def split_names(text: str) -> list[str]:
     """Splits ``a,b`` at its commas."""
     return [part for part in map(str.strip, text.split(",")) if part]
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"cannot read config file {path}: it is no regular file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"cannot read config file {path}: {getattr(error, 'strerror', error)}") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"cannot read config file {path}: more than {MAX_BYTES:,} bytes are no settings")
-    return content
 
 
 def _read_document(events: Iterator[yaml.Event], kind: type[yaml.Event] = yaml.MappingStartEvent) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.read_file import read_bytes
 
 _RESERVED = re.compile(r"features|paths|f\d+")
 _OTHER_ENCODINGS = {  # by the mark that a file begins with; UTF-32's begins with UTF-16's
@@ -76,9 +77,9 @@ def read_manifest(path: Path) -> Manifest:
 def _read_text(path: Path) -> str:
     """Reads a manifest's text; file names in it that are not UTF-8 pass through as they are."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give a folder of images or a CSV manifest") from error
+        content = read_bytes(path, "manifest")
+    except UserError as error:
+        raise UserError(f"{error}; give a folder of images or a CSV manifest") from error
     for mark, encoding in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
             raise UserError(f"{path} is in {encoding}; save it as UTF-8")

@@ -42,7 +42,8 @@ def write_atomically(
             if callable(content):
                 content(file)
             else:
-                file.write(content.encode() if isinstance(content, str) else content)
+                # names of files in a text need not be UTF-8
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
             before_replacing()

@@ -37,6 +37,8 @@ class _OwnFile(logging.FileHandler):
     failed = False
 
     def __init__(self, file: Path) -> None:
+        if file.is_fifo():  # and would be waited for
+            raise UserError(f"cannot write {file}: there is a pipe of that name")
         super().__init__(file, encoding="utf-8", errors="backslashreplace")  # of file names in other encodings
         self.owner = os.getpid()
         assert self.stream is not None
@@ -72,7 +74,7 @@ def start_log(file: Path | None) -> None:
     """Sends the log to the terminal (stdout) and, where a file is given, to its end with the time of each line.
 
     Raises:
-        UserError: another process's log goes to this file.
+        UserError: another process's log goes to this file, or it is a pipe.
         OSError: it cannot be written.
     """
     root = logging.getLogger()

@@ -6,6 +6,7 @@ a checksum for each entry, which PyTorch does not compare; here it is compared. 
 """
 
 import io
+import logging
 import os
 import pickle
 import re
@@ -21,6 +22,8 @@ from typing import Any, BinaryIO
 import torch
 
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _SEAL = b"osnet-nas crc32 "  # eight hexadecimal digits follow
 _SEAL_LENGTH = len(_SEAL) + 8
@@ -138,6 +141,8 @@ def _verify(path: str | Path, file: BinaryIO) -> BinaryIO:
         if not ending[-_ZIP_END_LENGTH:].startswith(_ZIP_END):
             raise UserError(f"{path} is truncated or damaged: its end is missing")
         return _copy_entries(path, file, length)
+    else:
+        logger.info("%s is in the format before PyTorch 1.6, which has no checksums: changed bits go unnoticed", path)
     file.seek(0)
     return file
 

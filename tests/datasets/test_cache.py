@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,18 +72,27 @@ def test_a_cache_is_filled_once(
 def test_filling_a_cache_is_left_at_once(
     samples: list[Sample], tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = []
+    decoded: list[str] = []
+    left = threading.Event()
 
     def decode_slowly(path: str) -> torch.Tensor:
         decoded.append(path)
-        time.sleep(0.001)
+        if len(decoded) > 200:
+            left.wait()  # what is begun ends after all else was called off
         return torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            left.set()
+            super().shutdown(wait)
 
     def interrupted(items: Iterable[object], total: int, label: str) -> Iterator[object]:
         yield next(iter(items))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache_module, "decode_image", decode_slowly)
+    monkeypatch.setattr(cache_module, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(cache_module, "progress", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_for(samples * 1000, "ram", tmp_path)

@@ -1,6 +1,7 @@
-"""Where torchvision's JPEG decoder is gone, Pillow takes its place."""
+"""What is no file is not waited for; where torchvision's JPEG decoder is gone, Pillow takes its place."""
 
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -52,3 +53,10 @@ def test_without_torchvisions_decoder(lacking: str, photograph: Path, monkeypatc
     photograph.write_bytes(photograph.read_bytes()[:300])
     with pytest.raises(module.CorruptImageError, match=r"broken image .*image.jpg"):
         module.decode_image(photograph)
+
+
+def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image.jpg")
+    for path in (tmp_path / "image.jpg", "/dev/zero"):
+        with pytest.raises(decode.CorruptImageError, match="it is no regular file"):
+            decode.decode_image(path)

@@ -18,7 +18,7 @@ def paths(samples):
     return {s.path for s in samples}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(40, 90), st.integers(2, 7), st.integers(2, 7), st.randoms())
 def test_every_camera_and_person_is_held_out_once_and_nothing_is_in_two_parts(people, cameras, num_folds, random):
     num_folds = min(num_folds, cameras)

@@ -147,7 +147,7 @@ def test_workers_ignore_stop_signals_of_others(samples: list[Sample]) -> None:
 
     assert len(received + list(batches)) == len(loader)
     worker.terminate()
-    worker.join(timeout=20)
+    worker.join(timeout=300)
     assert worker.exitcode == 0
 
 

@@ -1,7 +1,6 @@
 """Market-1501's layout and MSMT17's, beyond the small trees; Market-1501 itself where REID_DATA tells its root."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -188,9 +187,7 @@ def test_msmt17_missing_version(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REID_DATA, reason="REID_DATA names no folder with Market-1501")
 def test_market_itself() -> None:
     """The counts that the data set's readme and reference implementations give."""
-    start = time.perf_counter()
     splits = read_market1501(Path(REID_DATA), ReadOptions())
-    assert time.perf_counter() - start < 5
 
     def counts(splits: Splits) -> list[tuple[int, int]]:
         return [(count_identities(part), len(part)) for part in (splits.train, splits.query, splits.gallery)]

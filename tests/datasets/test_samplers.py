@@ -59,7 +59,6 @@ identity_settings = st.tuples(
 
 
 @given(identity_settings)
-@settings(deadline=None)
 def test_identity_batches_hold_p_identities_with_k_images(drawn: tuple[list[int], int, int, int]) -> None:
     counts, num_instances, num_pids, epoch = drawn
     samples = make_samples(counts)
@@ -76,7 +75,7 @@ def test_identity_batches_hold_p_identities_with_k_images(drawn: tuple[list[int]
 
 
 @given(identity_settings)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_identity_epochs_are_as_long_as_can_be(drawn: tuple[list[int], int, int, int]) -> None:
     """Against greedy scheduling (always the identities with most groups left), which is optimal."""
     counts, num_instances, num_pids, _ = drawn
@@ -105,7 +104,6 @@ domain_settings = st.tuples(st.lists(st.integers(1, 20), min_size=1, max_size=6)
 
 
 @given(domain_settings, st.integers(0, 99))
-@settings(deadline=None)
 def test_domain_batches_are_shared_equally(drawn: tuple[list[int], int, int], epoch: int) -> None:
     counts, share, num_domains = drawn
     num_domains = min(num_domains, len(counts))

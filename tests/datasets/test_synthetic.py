@@ -6,6 +6,8 @@ import logging
 import re
 import shutil
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -122,6 +124,17 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
         SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL))
     assert files_below(tmp_path) == []
     assert len(SYNTHETIC_READERS["synthetic_a"](tmp_path, options(SMALL)).train) == 24
+
+
+def test_a_drawing_process_that_was_killed_is_one_line(tmp_path, monkeypatch):
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *words):
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(synthetic, "ProcessPoolExecutor", Pool)
+    with pytest.raises(UserError, match="cannot draw synthetic_a: a drawing process was killed"):
+        draw_domain("a", SMALL, tmp_path / "a", workers=2)
+    assert files_below(tmp_path) == []
 
 
 def test_a_drawing_that_comes_second_is_thrown_away(root, tmp_path, monkeypatch):

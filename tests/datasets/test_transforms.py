@@ -140,7 +140,7 @@ def test_a_png_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
 
 
 @given(st.tuples(*[st.integers(8, 90)] * 4), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_resizing_is_pillows(sizes: tuple[int, int, int, int], seed: int) -> None:
     height, width, new_height, new_width = sizes
     image = make_image(seed, height, width)

@@ -1,6 +1,7 @@
 """A run's numbers over time, read back; TensorBoard's by TensorBoard."""
 
 import io
+import os
 import threading
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
@@ -44,7 +45,9 @@ def test_half_a_line_costs_itself_alone(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text(path.read_text() + '{"epoch": 2, "step": 20, "a"')  # as a disk that fills up leaves it
     with path.open("a") as file:
-        file.write('\n{"epoch": 3, "step": 30, "a": 3}\n7\n')
+        file.write(
+            '\n{"epoch": 3, "step": 30, "a": 3}\n7\n{"epoch": "4"}\n{"epoch": 5, "a": null}\n' + "[" * 100_000 + "\n"
+        )
     assert [line["epoch"] for line in read_history(path)] == [1, 3]
     with History(tmp_path, 3, 30) as history:
         history.write_epoch({"a": 4}, 4, 40)
@@ -63,7 +66,19 @@ def test_a_line_after_a_failed_one_stands_alone(tmp_path, monkeypatch):
     assert [line["epoch"] for line in read_history(tmp_path / "history.jsonl")] == [1, 3]
 
 
+def test_a_folder_whose_name_is_not_utf8_costs_tensorboard_alone(tmp_path, caplog):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    with History(folder, 0, 0) as history:
+        history.write_epoch({"a": 1}, 1, 10)
+    assert read_history(folder / "history.jsonl") == [{"epoch": 1, "step": 10, "a": 1}]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("cannot write TensorBoard's events in ")
+
+
 def test_no_history_is_empty(tmp_path):
+    assert read_history(tmp_path / "history.jsonl") == []
+    os.mkfifo(tmp_path / "history.jsonl")
     assert read_history(tmp_path / "history.jsonl") == []
 
 

@@ -24,7 +24,7 @@ def brute_force_triplet(features, labels, margin):
 
 
 @given(seed=st.integers(0, 2**31), pids=st.integers(2, 6), images=st.integers(1, 5), margin=st.floats(0, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_triplet_is_batch_hard(seed, pids, images, margin):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(pids).repeat_interleave(images)[torch.randperm(pids * images, generator=generator)]

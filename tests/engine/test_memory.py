@@ -7,7 +7,6 @@ from engine import memory as module
 from engine.memory import (
     advise_batch_size,
     describe_memory,
-    is_full_memory,
     measure_free_memory,
     measure_peak_memory,
 )
@@ -46,12 +45,6 @@ def test_peak_is_that_of_the_fullest_process(gpus, monkeypatch):
 def test_memory_of_the_machine():
     assert 0.1 < float(describe_memory(Runtime(CPU)).split()[0]) < 100
     assert 0.1 * GIB < measure_peak_memory(Runtime(CPU)) < 100 * GIB
-
-
-def test_full_memory_is_told_from_other_errors():
-    assert is_full_memory(FULL)
-    assert is_full_memory(RuntimeError("CUDA error: out of memory"))
-    assert not is_full_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from default_config import load_config
-from engine.optim import build_optimizers, build_scheduler, group_parameters
+from engine.optim import build_optimizers, build_scheduler, continue_schedule, group_parameters
 from engine.parameters import freeze_all_but, unfreeze
 from utils.errors import UserError
 
@@ -49,6 +49,44 @@ def test_multi_step_is_its_closed_form():
 def test_cosine_is_its_closed_form():
     values = rates({"train.lr_scheduler": "cosine", "train.max_epoch": 12}, 12)
     assert values == pytest.approx([0.05 * (1 + math.cos(math.pi * epoch / 12)) for epoch in range(12)])
+
+
+@pytest.mark.parametrize("schedule", ["single_step", "multi_step", "cosine"])
+def test_a_schedule_goes_on_where_it_was(schedule):
+    settings = {"train.lr_scheduler": schedule, "train.stepsize": [3], "train.max_epoch": 8}
+    assert continue_rates(settings, {}, 4, 4) == rates(settings, 8)[4:]
+
+
+def test_a_longer_cosine_goes_on_at_its_own_rates(caplog):
+    settings = {"train.lr_scheduler": "cosine", "train.max_epoch": 4}
+    found = continue_rates(settings, {"train.max_epoch": 8}, 4, 4)
+    assert found == pytest.approx(rates({**settings, "train.max_epoch": 8}, 8)[4:])
+    assert "the learning rate goes on at 0.05, as in a run of 8 epochs" in caplog.text
+
+
+def continue_rates(settings, changes, num_before, num_after):
+    """The rates of the epochs after a change of settings between two starts of a run."""
+
+    def start(more):
+        words = {"train.lr": 0.1, "train.optim": "sgd", **settings, **more}
+        cfg = load_config(overrides=words)
+        optimizer = build_optimizers(cfg, Net())["weights"]
+        return optimizer, build_scheduler(cfg, optimizer)
+
+    def run(optimizer, scheduler, count):
+        values = []
+        for _ in range(count):
+            values.append(optimizer.param_groups[-1]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return values
+
+    first, second = start({}), start(changes)
+    run(*first, num_before)
+    second[0].load_state_dict(first[0].state_dict())
+    saved = {**first[1].state_dict(), "gamma": 7.0}  # settings are this run's own
+    continue_schedule(second[1], saved)
+    return run(*second, num_after)
 
 
 def test_groups_hold_every_parameter_once():

@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
             "process that loads images was killed",
         ),
+        (RuntimeError("can't start new thread"), "gives this run no further thread"),
     ],
 )
 def test_faults_of_the_machine_are_one_line(error, told):

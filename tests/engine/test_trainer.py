@@ -170,7 +170,7 @@ def test_signal_during_loading_saves_before_the_step(make, tmp_path, number, cod
 
     with StopRequest(tmp_path / "checkpoints" / "last.pt") as stop:
         trainer = make(Batches(hook), stop=stop)
-        with pytest.raises(Interrupted, match=r"continue with: model.resume") as caught:
+        with pytest.raises(Interrupted, match=r"continue with: the same command and model.resume auto") as caught:
             trainer.fit()
     assert caught.value.exit_code == code
     assert (load(tmp_path)["progress"]["epoch"], load(tmp_path)["progress"]["batch"]) == (1, 3)

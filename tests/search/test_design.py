@@ -77,6 +77,13 @@ def test_another_plan_in_the_folder_is_refused_and_shown(tmp_path, changed, told
         search(tmp_path, **changed)
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"design": {}}', '{"design": 1, "conditions": 2}'])
+def test_a_damaged_plan_is_one_line(tmp_path, content):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(UserError, match=r"plan\.json is (damaged|not a plan file)"):
+        search(tmp_path)
+
+
 def test_second_round_may_be_added_later(tmp_path):
     search(tmp_path)[0].run()
     designed, launch = search(tmp_path, confirm=4)

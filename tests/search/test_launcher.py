@@ -131,4 +131,4 @@ def test_signal_ends_the_launcher_with_its_commands(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    assert process.wait(timeout=300) == 143

@@ -62,7 +62,7 @@ def test_missing_and_binary_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match="nothing: No such file"):
         read_submission(tmp_path / "nothing")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match="neither a search's folder nor a text file"):
+    with pytest.raises(UserError, match="is not a scores file: not text in UTF-8"):
         read_submission(tmp_path / "binary")
     with pytest.raises(UserError, match="cannot read genotype"):
         read_submission(tmp_path)

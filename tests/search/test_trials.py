@@ -38,6 +38,15 @@ def test_another_networks_results_are_refused(tmp_path):
         read_trial(Trial("000001", 1, 0), tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 3, "seed": 1}', '{"model": {}, "model": {}}'])
+def test_damaged_results_are_one_line(tmp_path, content):
+    trial = Trial("000000", 1, 0)
+    write_trial(trial, tmp_path, 0.4)
+    (tmp_path / trial.name / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.json is (damaged|not a metrics file)"):
+        read_trial(trial, tmp_path)
+
+
 def test_only_what_is_missing_is_trained_and_what_fails_is_named(tmp_path, caplog):
     caplog.set_level("INFO")
     trials = [Trial(digits, 1, 0) for digits in ("000000", "111111", "222222")]

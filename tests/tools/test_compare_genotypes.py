@@ -70,7 +70,8 @@ def test_trains_what_is_missing_and_shows_all(tmp_path, recipe, monkeypatch, cap
                 score = 0.5 + 0.01 * int(settings["train.seed"]) + 0.1 * (settings["model.genotype"] == "osnet_ain")
                 targets = {"market1501": {"mAP": score}, "cuhk01": {"mAP": score / 2}}
                 experiment = settings["model.genotype"] + settings["train.lr"]
-                (folder / "metrics.json").write_text(json.dumps({"targets": targets, "experiment": experiment}))
+                document = {"format": "osnet-metrics", "version": 1, "targets": targets, "experiment": experiment}
+                (folder / "metrics.json").write_text(json.dumps(document))
                 yield Outcome(name, 0, "")
 
     monkeypatch.setattr(tool, "LocalLauncher", Launcher)

@@ -38,6 +38,7 @@ def test_a_genotype_file_and_its_stem(tmp_path, capsys):
         (["--genotype", "osnet_ain", "--size", "16", "16"], "input of 16×16 pixels"),
         (["--size", "64", "8"], "at least 32×16"),
         (["--runs", "0"], "at least 1"),
+        (["--batch-size", "100000000000"], "the memory is too small"),
         (["--device", "cuda:99"], "cannot be used"),
     ],
 )

@@ -15,6 +15,7 @@ from osnet_nas import build_supernet
 from tests.torchreid_peer import Peer, load_peer, load_pretrained_weights
 from tools.convert_weights import main
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.network_file import read_network_file
 from utils.torchreid_names import rename_to_torchreid
 from utils.torchreid_weights import export_torchreid_weights
 
@@ -121,7 +122,7 @@ def test_imported_checkpoint_is_for_load_weights(
     torch.save(weights, tmp_path / "in.pth")
     assert run(capsys, "import", tmp_path / "in.pth", tmp_path / "out.pt")[0] == 0
     network = build_network(cfg, num_classes=10)
-    load_weights(network, str(tmp_path / "out.pt"))
+    load_weights(network, read_network_file(tmp_path / "out.pt"))
     loaded = export_torchreid_weights(network.model)
     assert all(torch.equal(loaded[key], tensor) for key, tensor in weights.items())
 

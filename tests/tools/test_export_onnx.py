@@ -117,23 +117,23 @@ def test_another_network_is_told_apart(child, exported):
     assert compare_outputs(content, other, images) == float("inf")
 
 
-def test_full_width_from_torchreid_and_a_refusal(tmp_path, capsys):
-    """One export at x1.0: features of PyTorch within an impossible tolerance, so nothing may be written."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name)
-    torch.save(
-        export_torchreid_weights(make_child(Genotype.named("osnet"), 1.0, "batch"), "osnet"), tmp_path / "osnet.pth"
-    )
-    target = tmp_path / "osnet.onnx"
+def test_features_that_differ_are_refused(child, exported, tmp_path, monkeypatch, capsys):
+    """The child's own model within an impossible tolerance, from weights under Torchreid's names."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr("tools.export_onnx.make_onnx_model", lambda trained: onnx.load(exported))
+    torch.save(export_torchreid_weights(child), tmp_path / "child.pth")
+    target = tmp_path / "child.onnx"
     target.write_text("earlier")
-    words = [str(tmp_path / "osnet.pth"), str(target), "--size", "32", "16"]
+    words = [str(tmp_path / "child.pth"), str(target), "--size", str(HEIGHT), str(WIDTH)]
     assert main([*words, "--tolerance", "1e-12"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("export_onnx: ONNX Runtime's features differ from PyTorch's by ")
     assert error.count("\n") == 1
     assert float(error.split(" by ")[1].split(" on ")[0]) < 1e-5
     assert target.read_text() == "earlier"
-    assert {p.name for p in tmp_path.iterdir()} == {"osnet.pth", "osnet.onnx"}
+    assert {p.name for p in tmp_path.iterdir()} == {"child.pth", "child.onnx"}
+    assert main(words) == 0
+    assert onnx.load(target) == onnx.load(exported)
 
 
 def test_a_missing_package_is_told(tmp_path, monkeypatch, capsys):
@@ -152,6 +152,8 @@ def test_mistakes_are_one_line(exported, tmp_path, capsys):
         ([str(tmp_path / "ain.pth"), str(tmp_path / "a.onnx"), "--size", "16", "16"], "at least 32×16"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "child.onnx")], "no checkpoint"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "none" / "child.onnx")], "no folder"),
+        ([str(tmp_path / "none.pt"), str(tmp_path)], "there is a folder of that name"),
+        ([str(tmp_path / "ain.pth"), str(tmp_path / "a.onnx"), "--tolerance", "nan"], "from 0 to 1"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err

@@ -84,6 +84,7 @@ class Run:
         check_fits_run(
             document,
             "last.pt",
+            kind="search",
             modules={"model": self.model},
             optimizers=self.optimizers,
             task={"generator": torch.Generator().get_state()},
@@ -221,6 +222,12 @@ OPTIMIZER, SCHEDULER, RANDOM = ("optimizers", "weights"), ("schedulers", "weight
         (SCHEDULER, None, "schedulers.weights.last_epoch is None"),
         (("scaler", "scale"), 2.0, "scaler is ['scale']"),
         (("task", "generator"), torch.zeros(10, dtype=torch.uint8), "task.generator is a tensor of (10,)"),
+        (("kind",), "child", "kind is 'child', expected is 'search'"),
+        (("seconds",), "long", "seconds is 'long', expected is a number from 0"),
+        (("seconds",), math.nan, "seconds is nan"),
+        (("seconds",), -1.0, "seconds is -1.0"),
+        (("seconds",), 1e300, "seconds is 1e+300"),
+        ((*SCHEDULER, "_step_count"), "x", "schedulers.weights._step_count is 'x'"),
         (("task", "generator"), ..., "task is [], expected is ['generator']"),
         (("task", "more"), 1, "task is ['generator', 'more']"),
         (("task", "generator"), None, "task.generator is None"),
@@ -265,7 +272,7 @@ def test_an_average_of_the_weights_is_checked_too():
     run = Run()
     average = torch.optim.swa_utils.AveragedModel(run.model)
     document = {**run.state(), "average": average.state_dict()}
-    fits = {"optimizers": run.optimizers, "task": document["task"], "num_batches": None}
+    fits = {"kind": "search", "optimizers": run.optimizers, "task": document["task"], "num_batches": None}
     check_fits_run(document, "last.pt", modules={"model": run.model, "average": average}, **fits)
     del document["average"]["module.body.bias"]
     with pytest.raises(UserError, match=r"last\.pt: average: .*1 missing: module\.body\.bias"):

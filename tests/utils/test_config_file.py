@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from default_config import load_config
@@ -105,7 +105,7 @@ def test_what_is_no_file_of_settings_is_told(path: Path, tmp_path: Path) -> None
         read_config_file(tmp_path / ("a" * 300))
     with pytest.raises(UserError, match=r"cannot read config file .*: embedded null byte"):
         read_config_file(tmp_path / "a\0b")
-    with pytest.raises(UserError, match="more than 100,000 bytes are no settings"):
+    with pytest.raises(UserError, match="it has more than 100,000 bytes"):
         read(path, b"#" * (MAX_BYTES + 1))
 
 
@@ -134,7 +134,6 @@ PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(content=st.lists(PARTS | st.text(max_size=4), max_size=20).map("".join) | st.binary(max_size=100))
 def test_any_file_is_a_config_or_one_line(tmp_path_factory: pytest.TempPathFactory, content: str | bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -145,7 +144,6 @@ def test_any_file_is_a_config_or_one_line(tmp_path_factory: pytest.TempPathFacto
         assert str(error).isprintable()
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0, 600), length=st.integers(0, 30), insert=PARTS | st.text(max_size=4))
 def test_any_change_of_a_recipe_is_a_config_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int, length: int, insert: str

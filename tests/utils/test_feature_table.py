@@ -1,6 +1,7 @@
 """Manifests in, tables of features out."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,9 @@ def test_bytes_that_are_no_csv(content: bytes, message: str, tmp_path: Path) -> 
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none\.csv"):
         read_manifest(tmp_path / "none.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match=r"it is no regular file; give a folder of images"):
+        read_manifest(tmp_path / "pipe.csv")
 
 
 def test_npz(tmp_path: Path) -> None:

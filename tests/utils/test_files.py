@@ -24,6 +24,11 @@ def test_text_bytes_and_writers(tmp_path, content):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_names_in_a_text_need_not_be_utf8(tmp_path):
+    write_atomically(tmp_path / "a", f"{os.fsdecode(bytes([255]))}ä")
+    assert (tmp_path / "a").read_text() == "\\udcffä"
+
+
 def test_old_content_stays_until_the_new_is_whole(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, "old")

@@ -28,6 +28,12 @@ def test_file_is_continued(tmp_path):
     assert [line.split()[-1] for line in (tmp_path / "train.log").read_text().splitlines()] == ["first", "second"]
 
 
+def test_a_pipe_in_the_files_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(UserError, match="there is a pipe of that name"):
+        start_log(tmp_path / "train.log")
+
+
 def test_file_of_another_process_is_refused(tmp_path):
     start_log(tmp_path / "train.log")
     if not (pid := os.fork()):

@@ -95,7 +95,7 @@ def test_histogram_counts_what_brute_force_counts(scale):
     assert histogram.medians() == pytest.approx(medians, abs=0.5001 * histogram.limit / NUM_BINS)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.floats(0, 1e6, width=32), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_histogram_does_not_depend_on_the_order_of_rows(rows):
     def count(ordered):

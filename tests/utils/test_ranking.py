@@ -86,7 +86,7 @@ def draw_problems(draw: st.DrawFn) -> Problem:
 def test_scores_are_those_of_sorting(monkeypatch: pytest.MonkeyPatch, sorted_per_match: int) -> None:
     monkeypatch.setattr(match_ranks, "SORTED_PER_MATCH", sorted_per_match)
 
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @settings(max_examples=150, derandomize=True)
     @given(problem=draw_problems(), max_rank=st.integers(1, 30))
     def check(problem: Problem, max_rank: int) -> None:
         _, query_pids, gallery_pids, query_camids, gallery_camids = problem

@@ -67,9 +67,11 @@ def test_sealed_file_comes_back_and_is_an_ordinary_torch_file(tmp_path, document
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_files_without_a_seal_are_read(tmp_path, document, zipped):
+def test_files_without_a_seal_are_read(tmp_path, document, zipped, caplog):
+    caplog.set_level("INFO")
     (tmp_path / "other.pt").write_bytes(save(document, zipped))
     assert_same(read_torch_file(tmp_path / "other.pt"), document)
+    assert ("which has no checksums" in caplog.text) == (not zipped)
 
 
 def draw_flips(content, count, seed):
