@@ -87,7 +87,9 @@ class Answer:
             sentences = [f"{decided} of {total} blocks {verb} decided; in the others the choice is open."]
         if self.places:
             sentences.append(say_what_is_sure(self.places))
-        if self.not_worse:
+        if len(self.not_worse) == NUM_GENOTYPES:
+            sentences.append(f"None of the {NUM_GENOTYPES:,} networks is ruled out: any could be as good as the best.")
+        elif self.not_worse:
             sentences.append(
                 f"Of all {NUM_GENOTYPES:,} networks {len(self.not_worse):,} are not significantly worse than the best; "
                 "the others are ruled out."

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.errors import UserError
+from utils.launch import LAUNCHER_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def run_command(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, LAUNCHER_VARIABLE: "1"},
         start_new_session=True,  # a Ctrl-C at the terminal reaches it through the launcher, once
     ) as process:
         if running is not None:

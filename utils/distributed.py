@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from utils.errors import UserError
-from utils.launch import Launch, read_launch, stop_with_torchrun
+from utils.launch import Launch, read_launch
 from utils.peers import Peers, private_store
 from utils.work_share import WorkShare
 
@@ -276,7 +276,6 @@ def _join_processes(launch: Launch, device: torch.device) -> Runtime:
     Raises:
         RuntimeError: of PyTorch's kinds, where that fails.
     """
-    stop_with_torchrun()
 
     def meet() -> distributed.Store:
         return private_store(next(distributed.rendezvous("env://"))[0], launch.rank, launch.world_size)

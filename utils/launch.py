@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from utils.errors import UserError
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+LAUNCHER_VARIABLE = "OSNET_NAS_LAUNCHER"  # set where a launcher of ours started the process
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -68,9 +69,12 @@ def is_first_on_machine() -> bool:
     return launch is None or launch.local_rank == 0
 
 
-def stop_with_torchrun() -> None:
-    """Has the kernel send SIGTERM to this process when torchrun is killed: as an orphan it would train on."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+def stop_with_launcher() -> None:
+    """Has the kernel send SIGTERM to this process when what started it is killed: as an orphan it would train on.
+
+    That is torchrun, or a search that trains many networks (``LAUNCHER_VARIABLE``); never a shell.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER_VARIABLE in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

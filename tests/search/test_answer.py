@@ -113,6 +113,9 @@ def test_how_sure_in_words():
         "others are ruled out."
     )
     assert make_answer((False,) * 6, not_worse=[]).verdict.endswith("this method cannot tell.")
+    assert make_answer((False,) * 6, not_worse=list_digits()).verdict.endswith(
+        "None of the 4,096 networks is ruled out: any could be as good as the best."
+    )
     assert make_answer((True,) + (False,) * 5).verdict.startswith(
         "1 of 6 blocks is decided; in the others the choice is open. Of all"
     )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,35 @@ def test_signal_ends_the_launcher_with_its_commands(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 143
+
+
+def test_killed_launcher_takes_its_commands_with_it(tmp_path):
+    """Else the same search, started again, would find its trainings still running, and count them as failed."""
+    command = (
+        "import os, pathlib, time\nfrom utils.launch import stop_with_launcher\nstop_with_launcher()\n"
+        f"path = pathlib.Path({str(tmp_path / 'on')!r})\npath.with_name('new').write_text(str(os.getpid()))\n"
+        "path.with_name('new').rename(path)\ntime.sleep(600)"
+    )
+    script = (
+        "import sys\nfrom search.launcher import LocalLauncher\n"
+        f"list(LocalLauncher(1)({{'slow': [sys.executable, '-c', {command!r}]}}))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", script])
+    while not (tmp_path / "on").exists():
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    child = int((tmp_path / "on").read_text())
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 120
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

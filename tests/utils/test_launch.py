@@ -129,17 +129,21 @@ SCRIPT = """
 import os, signal, sys, time
 import utils.launch
 signal.signal(signal.SIGTERM, lambda number, frame: (os.write(1, b"SIGTERM"), os._exit(0)))
-utils.launch.stop_with_torchrun()
+utils.launch.stop_with_launcher()
 os.write(1, b"ready")
 time.sleep(600)
 """
 
 
-@pytest.mark.parametrize(("starter", "stops"), [("TORCHELASTIC_RUN_ID", True), ("A_SHELL", False)])
-def test_process_stops_when_torchrun_is_gone(starter, stops):
-    """Its workers would train on as orphans."""
+@pytest.mark.parametrize(
+    ("starter", "stops"), [("TORCHELASTIC_RUN_ID", True), ("OSNET_NAS_LAUNCHER", True), ("A_SHELL", False)]
+)
+def test_process_stops_when_its_launcher_is_gone(starter, stops):
+    """It would train on as an orphan."""
     read, write = os.pipe()
-    environment = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("TORCHELASTIC_RUN_ID", "OSNET_NAS_LAUNCHER")
+    }
     root = Path(module.__file__).parents[1]
     launcher = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
     parent = subprocess.Popen(
