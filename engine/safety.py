@@ -14,7 +14,7 @@ from engine.memory import describe_memory
 from utils.checkpoint import save_checkpoint
 from utils.distributed import Runtime
 from utils.errors import UserError
-from utils.faults import is_full_memory, is_out_of_threads
+from utils.faults import is_full_memory, is_out_of_shared_memory, is_out_of_threads
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,12 @@ def explain_faults(runtime: Runtime, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_shared_memory(error):
+            raise UserError(
+                f"{str(error).splitlines()[0]}: processes that load images need room in shared memory (/dev/shm) and "
+                "open files; make room, raise the limits (ulimit -n), or set data.workers 0"
+            ) from error
         if is_full_memory(error):
             raise UserError(f"the memory is too small, at most {describe_memory(runtime)} so far; {advice}") from error
         if is_out_of_threads(error):

@@ -1,5 +1,7 @@
 """Faults of the machine that come as errors of other names."""
 
+import errno
+
 import torch
 
 _FULL = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")  # in plain RuntimeErrors
@@ -13,3 +15,10 @@ def is_full_memory(error: BaseException) -> bool:
 def is_out_of_threads(error: BaseException) -> bool:
     """Whether an error says that the system gives no further thread: limits of a user, a container, or the memory."""
     return "can't start new thread" in str(error)
+
+
+def is_out_of_shared_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no room for what processes share, or that no further file can be opened."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) and error.filename is None
+    return any(words in str(error) for words in ("shared memory", "unable to write to file </torch_"))

@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
             "process that loads images was killed",
         ),
+        (OSError(28, "No space left on device"), "No space left on device: processes that load images need room in"),
         (RuntimeError("can't start new thread"), "gives this run no further thread"),
     ],
 )
