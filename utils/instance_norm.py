@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utils.layout import as_rows, is_channels_last
+
 CHUNK = 2**18  # numbers worked on at a time on a CPU, so that they stay in a core's cache
 
 
@@ -30,22 +32,19 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
 
     Source: Ulyanov et al., "Instance Normalization" (arXiv 1607.08022).
     """
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if not is_channels_last or torch.compiler.is_compiling():  # a compiler fuses it, an exporter knows it
+    if not is_channels_last(x) or torch.compiler.is_compiling():  # a compiler fuses it, an exporter knows it
         return F.group_norm(x, x.shape[1], weight, bias, eps).to(x.dtype)
-    n, c, h, w = x.shape
-    y = _InstanceNorm.apply(x.permute(0, 2, 3, 1).reshape(n, h * w, c), weight, bias, eps)
-    return y.reshape(n, h, w, c).permute(0, 3, 1, 2)
+    return _InstanceNorm.apply(x, weight, bias, eps)
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """Of x (N, L, C), contiguous: over L. Keeps the normalised map and the reciprocal deviations for the gradient."""
+    """Of x in channels-last. Keeps the normalised map and the reciprocal deviations for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         normalised, rstd = torch.empty_like(x), _empty_statistics(x)
         result = normalised if weight is None else torch.empty_like(x)
-        for part, y, r, out in _iterate_chunks(x, normalised, rstd, result):
+        for part, y, r, out in _iterate_chunks(as_rows(x), as_rows(normalised), rstd, as_rows(result)):
             centred = _get_room(y, r)
             torch.sub(part, part.mean(1, keepdim=True, dtype=r.dtype), out=centred)
             torch.mean(centred * centred, 1, keepdim=True, out=r).add_(eps).rsqrt_()
@@ -62,10 +61,11 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         """With y = (x − mean) · rstd: ∂x = rstd · weight · (∂ − mean(∂) − y · mean(∂ · y))."""
         normalised, rstd, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
         result = torch.empty_like(normalised)
         means, products = _empty_statistics(gradient), _empty_statistics(gradient)
-        for g, y, r, out, mean, product in _iterate_chunks(gradient, normalised, rstd, result, means, products):
+        maps = (as_rows(x) for x in (gradient, normalised))
+        for g, y, r, out, mean, product in _iterate_chunks(*maps, rstd, as_rows(result), means, products):
             scratch = _get_room(out, r)
             torch.mean(g, 1, keepdim=True, dtype=r.dtype, out=mean)
             torch.mul(g, y, out=scratch)
@@ -77,13 +77,13 @@ class _InstanceNorm(torch.autograd.Function):
                 out.copy_(scratch)
         if weight is None:
             return result, None, None, None
-        pixels = gradient.shape[1]
+        pixels = gradient.shape[2] * gradient.shape[3]
         return result, (products.sum((0, 1)) * pixels).to(weight), (means.sum((0, 1)) * pixels).to(weight), None
 
 
 def _empty_statistics(x: Tensor) -> Tensor:
     """Makes room for one number per image and channel, (N, 1, C)."""
-    return x.new_empty(x.shape[0], 1, x.shape[2], dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(x.shape[0], 1, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _get_room(out: Tensor, like: Tensor) -> Tensor:
