@@ -84,7 +84,7 @@ def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, 
     decay = train.weight_decay
     match train.optim:
         case "adam" | "amsgrad":
-            return optim.Adam(groups, weight_decay=decay, betas=betas, amsgrad=train.optim == "amsgrad")
+            return optim.Adam(groups, weight_decay=decay, betas=betas, amsgrad=train.optim == "amsgrad", fused=True)
         case "sgd":
             return optim.SGD(
                 groups,
@@ -92,6 +92,7 @@ def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, 
                 weight_decay=decay,
                 dampening=cfg.sgd.dampening,
                 nesterov=cfg.sgd.nesterov,
+                fused=True,
             )
         case "rmsprop":
             return optim.RMSprop(groups, momentum=cfg.sgd.momentum, weight_decay=decay, alpha=cfg.rmsprop.alpha)
