@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from utils.allocation import keep_freed_memory
 from utils.errors import UserError
 from utils.launch import Launch, read_launch, stop_with_torchrun
 from utils.peers import Peers, private_store
@@ -250,6 +251,7 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     if launch is None:
         if on_gpu:
             return Runtime(torch.device("cuda", 0), replicas=torch.cuda.device_count())
+        keep_freed_memory()
         return Runtime(torch.device("cpu"))
     if on_gpu and launch.local_world_size > torch.cuda.device_count():
         raise UserError(
@@ -259,6 +261,8 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     device = torch.device("cuda", launch.local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     try:
         return _join_processes(launch, device)
     except RuntimeError as error:
