@@ -31,7 +31,7 @@ def weighted_sum(weights: Tensor, maps: Iterable[Tensor]) -> Tensor:
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _add_up(w * x for w, x in zip(weights, maps, strict=True))
     maps = list(maps)
-    if not all(is_channels_last(x) for x in maps) or len({x.dtype for x in (weights, *maps)}) > 1:
+    if not _are_alike(maps):
         return _add_up(w * x for w, x in zip(weights, maps, strict=True))
     return _WeightedSum.apply(weights, *maps)
 
@@ -49,11 +49,12 @@ def gated_sum(gate: nn.Module, maps: Iterable[Tensor]) -> Tensor:
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _add_up(gate(x) for x in maps)
     maps = list(maps)
+    if not _are_alike(maps):
+        return _add_up(gate(x) for x in maps)
     layers: tuple[Any, Any] = gate.fc1, gate.fc2
     weights = [tensor for layer in layers for tensor in (layer.weight.flatten(1), layer.bias)]
-    if not all(is_channels_last(x) for x in maps) or len({x.dtype for x in (*weights, *maps)}) > 1:
-        return _add_up(gate(x) for x in maps)
-    return _GatedSum.apply(*weights, *maps)
+    with torch.autocast(maps[0].device.type, enabled=False):
+        return _GatedSum.apply(*weights, *maps)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -79,25 +80,26 @@ class _WeightedSum(torch.autograd.Function):
         products = []
         for g, *pieces in _iterate_pieces(gradient, *maps, *results):
             xs, outs = pieces[: len(maps)], pieces[len(maps) :]
-            products.append(torch.stack([torch.dot(g, x) for x in xs]))
+            products.append(torch.stack([torch.dot(g.to(weights), x.to(weights)) for x in xs]))
             for weight, out in zip(weights, outs, strict=True):
                 torch.mul(g, weight, out=out)
         return torch.stack(products).sum(0), *results
 
 
 class _GatedSum(torch.autograd.Function):
-    """Of the gate's weights and biases and S maps N×C×H×W in channels-last."""
+    """Of the gate's weights and biases and S maps N×C×H×W in channels-last; all but products in the weights' type."""
 
     @staticmethod
     def forward(ctx: Any, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *maps: Tensor) -> Tensor:
         rows = [as_rows(x) for x in maps]
-        means = torch.stack([x.mean(1) for x in rows])  # (S, N, C)
+        means = torch.stack([x.mean(1, dtype=weight1.dtype) for x in rows])  # (S, N, C)
         hidden = F.relu(means @ weight1.T + bias1)
         gates = torch.sigmoid(hidden @ weight2.T + bias2)
         result = torch.empty_like(maps[0])
         for images in _split_images(result):
             out = as_rows(result)[images]
-            for number, (x, factor) in enumerate(zip(rows, gates[:, images, None], strict=True)):
+            factors = gates[:, images, None].to(out)
+            for number, (x, factor) in enumerate(zip(rows, factors, strict=True)):
                 if number:
                     out.addcmul_(x[images], factor)
                 else:
@@ -116,14 +118,15 @@ class _GatedSum(torch.autograd.Function):
             g = as_rows(gradient)[images]
             scratch = torch.empty_like(g)
             for x, out in zip(map(as_rows, maps), products[:, images], strict=True):
-                torch.sum(torch.mul(g, x[images], out=scratch), 1, out=out)
+                torch.sum(torch.mul(g, x[images], out=scratch), 1, dtype=out.dtype, out=out)
         of_sigmoid = (products * gates * (1 - gates)).flatten(0, 1)
         of_relu = (of_sigmoid @ weight2) * (hidden.flatten(0, 1) > 0)
         of_maps = (of_relu @ weight1).view_as(gates)[:, :, None] / gradient[0, 0].numel()
         results = [torch.empty_like(x) for x in maps]
         for images in _split_images(gradient):
             g = as_rows(gradient)[images]
-            for out, factor, shift in zip(results, gates[:, images, None], of_maps[:, images], strict=True):
+            factors, shifts = gates[:, images, None].to(g), of_maps[:, images].to(g)
+            for out, factor, shift in zip(results, factors, shifts, strict=True):
                 torch.addcmul(shift, g, factor, out=as_rows(out)[images])
         of_weights = of_relu.T @ means.flatten(0, 1), of_relu.sum(0), of_sigmoid.T @ hidden.flatten(0, 1)
         return *of_weights, of_sigmoid.sum(0), *results
@@ -134,6 +137,10 @@ def _add_up(maps: Iterator[Tensor]) -> Tensor:
     for x in maps:
         total = total + x
     return total
+
+
+def _are_alike(maps: Sequence[Tensor]) -> bool:
+    return all(is_channels_last(x) for x in maps) and len({x.dtype for x in maps}) == 1
 
 
 def _iterate_pieces(*maps: Tensor) -> Iterator[Sequence[Tensor]]:

@@ -90,19 +90,29 @@ def test_second_derivative_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layout_and_type_are_those_of_the_written_sum(dtype):
-    """In mixed precision maps are of another type than weights."""
+def test_type_and_layout_are_those_of_the_written_sum(dtype):
+    """In mixed precision maps are of another type than weights; sums over pixels are then those of float32."""
     gate, weights = make_gate(8, torch.float32), draw_weights(3, torch.float32)
+    maps = draw_maps(3, (2, 8, 64, 32), dtype=dtype)
+    exact = [x.detach().double().requires_grad_() for x in maps]
+    exact_gate, exact_weights = make_gate(8), weights.detach().double().requires_grad_()
+    gradient = torch.rand(2, 8, 64, 32).contiguous(memory_format=torch.channels_last).to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        maps = draw_maps(3, (2, 8, 6, 4), dtype=dtype)
-        pairs = [
-            (gated_sum(gate, maps), sum(gate(x) for x in maps)),
-            (weighted_sum(weights, maps), write_out(weights, maps)),
-        ]
-    for own, written in pairs:
-        assert own.dtype == written.dtype
-        assert own.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(own, written)
+        own = gated_sum(gate, maps), weighted_sum(weights, maps)
+        written = sum(gate(x) for x in maps), write_out(weights, maps)
+    defined = sum(exact_gate(x) for x in exact), write_out(exact_weights, exact)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    learning = ([*gate.parameters(), *maps], [weights, *maps])
+    for y, z, e, given, exactly in zip(
+        own, written, defined, learning, ([*exact_gate.parameters(), *exact], [exact_weights, *exact]), strict=True
+    ):
+        assert y.dtype == z.dtype
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        pairs = zip([y, *torch.autograd.grad(y, given, gradient)],
+                    [e, *torch.autograd.grad(e, exactly, gradient.double())], strict=True)  # fmt: skip
+        for number, (one, other) in enumerate(pairs):
+            assert not number or one.dtype == given[number - 1].dtype
+            assert (one.double() - other).abs().max() < tolerance * other.abs().max()
 
 
 def test_gradient_in_any_layout_is_taken():
