@@ -28,7 +28,7 @@ from benchmarks.contenders import (
 from benchmarks.peers import build_torchreid_child
 from benchmarks.side_by_side import Contender, Options, add_options, put_apart, read_options, report
 from datasets.loaders import Preparer
-from osnet_child import build_child
+from osnet_child import build_child, fold_batch_norms
 from utils.errors import UserError
 
 PEER = "Torchreid's OSNet-AIN"
@@ -70,7 +70,8 @@ def build_inferences(case: Case, options: Options, stack: contextlib.ExitStack) 
     child = build_child(NUM_PIDS, width=case.width).to(device).to(memory_format=torch.channels_last).eval()
     return [
         stack.enter_context(put_apart(partial(build_peer_inference, case, device), device)),
-        build_inference("child", child, images),
+        build_inference("child, as it is evaluated", fold_batch_norms(child), images),
+        build_inference("child, batch norms not folded", child, images),
     ]
 
 

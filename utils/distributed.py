@@ -112,15 +112,19 @@ class Runtime:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=not reaches_all)
 
-    def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
-        """Moves ``model`` to the device and spreads it over this process's GPUs.
+    def share_statistics(self, model: nn.Module) -> None:
+        """Moves ``model`` to the device and gives every process rank 0's running statistics.
 
-        Every process takes rank 0's running statistics: in training each has seen its own part of the batches.
+        In training each has seen its own part of the batches.
         """
         model.to(self.device)
         if self.world_size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
+
+    def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
+        """Moves ``model`` to the device, with rank 0's running statistics, and spreads it over this process's GPUs."""
+        self.share_statistics(model)
         return nn.DataParallel(model) if self.replicas > 1 else model
 
     def check_sync_bn(self, sync_bn: bool) -> None:

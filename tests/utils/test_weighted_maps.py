@@ -102,16 +102,15 @@ def test_type_and_layout_are_those_of_the_written_sum(dtype):
         written = sum(gate(x) for x in maps), write_out(weights, maps)
     defined = sum(exact_gate(x) for x in exact), write_out(exact_weights, exact)
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
-    learning = ([*gate.parameters(), *maps], [weights, *maps])
-    for y, z, e, given, exactly in zip(
-        own, written, defined, learning, ([*exact_gate.parameters(), *exact], [exact_weights, *exact]), strict=True
-    ):
+    learning = [*gate.parameters(), *maps], [weights, *maps]
+    exactly = [*exact_gate.parameters(), *exact], [exact_weights, *exact]
+    for y, z, e, inputs, exact_inputs in zip(own, written, defined, learning, exactly, strict=True):
         assert y.dtype == z.dtype
         assert y.is_contiguous(memory_format=torch.channels_last)
-        pairs = zip([y, *torch.autograd.grad(y, given, gradient)],
-                    [e, *torch.autograd.grad(e, exactly, gradient.double())], strict=True)  # fmt: skip
+        pairs = zip([y, *torch.autograd.grad(y, inputs, gradient)],
+                    [e, *torch.autograd.grad(e, exact_inputs, gradient.double())], strict=True)  # fmt: skip
         for number, (one, other) in enumerate(pairs):
-            assert not number or one.dtype == given[number - 1].dtype
+            assert not number or one.dtype == inputs[number - 1].dtype
             assert (one.double() - other).abs().max() < tolerance * other.abs().max()
 
 
