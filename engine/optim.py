@@ -92,7 +92,6 @@ def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, 
                 weight_decay=decay,
                 dampening=cfg.sgd.dampening,
                 nesterov=cfg.sgd.nesterov,
-                fused=True,
             )
         case "rmsprop":
             return optim.RMSprop(groups, momentum=cfg.sgd.momentum, weight_decay=decay, alpha=cfg.rmsprop.alpha)

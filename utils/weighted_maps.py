@@ -52,7 +52,7 @@ def gated_sum(gate: nn.Module, maps: Iterable[Tensor]) -> Tensor:
     if not _are_alike(maps):
         return _add_up(gate(x) for x in maps)
     layers: tuple[Any, Any] = gate.fc1, gate.fc2
-    weights = [tensor for layer in layers for tensor in (layer.weight.flatten(1), layer.bias)]
+    weights = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     with torch.autocast(maps[0].device.type, enabled=False):
         return _GatedSum.apply(*weights, *maps)
 
@@ -93,8 +93,8 @@ class _GatedSum(torch.autograd.Function):
     def forward(ctx: Any, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *maps: Tensor) -> Tensor:
         rows = [as_rows(x) for x in maps]
         means = torch.stack([x.mean(1, dtype=weight1.dtype) for x in rows])  # (S, N, C)
-        hidden = F.relu(means @ weight1.T + bias1)
-        gates = torch.sigmoid(hidden @ weight2.T + bias2)
+        hidden = F.relu(F.linear(means, weight1.flatten(1), bias1))
+        gates = torch.sigmoid(F.linear(hidden, weight2.flatten(1), bias2))
         result = torch.empty_like(maps[0])
         for images in _split_images(result):
             out = as_rows(result)[images]
@@ -110,7 +110,7 @@ class _GatedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        """∂x = ∂ · gate + (what comes back through the gate, the same for all pixels)."""
+        """∂x = ∂ · gate + (what comes back through the gate, the same for all pixels); weights' keep their strides."""
         weight1, weight2, means, hidden, gates, *maps = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         products = torch.empty_like(gates)
@@ -120,16 +120,17 @@ class _GatedSum(torch.autograd.Function):
             for x, out in zip(map(as_rows, maps), products[:, images], strict=True):
                 torch.sum(torch.mul(g, x[images], out=scratch), 1, dtype=out.dtype, out=out)
         of_sigmoid = (products * gates * (1 - gates)).flatten(0, 1)
-        of_relu = (of_sigmoid @ weight2) * (hidden.flatten(0, 1) > 0)
-        of_maps = (of_relu @ weight1).view_as(gates)[:, :, None] / gradient[0, 0].numel()
+        of_relu = (of_sigmoid @ weight2.flatten(1)) * (hidden.flatten(0, 1) > 0)
+        of_maps = (of_relu @ weight1.flatten(1)).view_as(gates)[:, :, None] / gradient[0, 0].numel()
         results = [torch.empty_like(x) for x in maps]
         for images in _split_images(gradient):
             g = as_rows(gradient)[images]
             factors, shifts = gates[:, images, None].to(g), of_maps[:, images].to(g)
             for out, factor, shift in zip(results, factors, shifts, strict=True):
                 torch.addcmul(shift, g, factor, out=as_rows(out)[images])
-        of_weights = of_relu.T @ means.flatten(0, 1), of_relu.sum(0), of_sigmoid.T @ hidden.flatten(0, 1)
-        return *of_weights, of_sigmoid.sum(0), *results
+        of_weight1 = (of_relu.T @ means.flatten(0, 1)).as_strided(weight1.shape, weight1.stride())
+        of_weight2 = (of_sigmoid.T @ hidden.flatten(0, 1)).as_strided(weight2.shape, weight2.stride())
+        return of_weight1, of_relu.sum(0), of_weight2, of_sigmoid.sum(0), *results
 
 
 def _add_up(maps: Iterator[Tensor]) -> Tensor:

@@ -81,6 +81,15 @@ def test_gradients_are_the_slopes():
     assert torch.autograd.gradcheck(lambda *xs: gated_sum(gate, xs), tuple(maps))
 
 
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_weights_gradients_have_the_weights_strides(layout):
+    """DistributedDataParallel copies others, and warns."""
+    gate = make_gate(4).to(memory_format=LAYOUTS[layout])
+    gated_sum(gate, draw_maps(2, (2, 4, 3, 2))).sum().backward()
+    for parameter in gate.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+
+
 def test_second_derivative_is_refused():
     maps, gate = draw_maps(2, (2, 4, 3, 2)), make_gate(4)
     for y in (gated_sum(gate, maps), weighted_sum(draw_weights(2), maps)):
