@@ -17,12 +17,11 @@ import torch
 
 from benchmarks.contenders import (
     NUM_PIDS,
-    PAPER,
-    SMALL,
     Case,
     build_contender,
     build_inference,
     build_peer,
+    choose_cases,
     with_group_norm,
 )
 from benchmarks.peers import build_torchreid_child
@@ -82,7 +81,7 @@ def main() -> int:
     try:
         options = read_options(parser.parse_args())
         builders = {}
-        for case in (SMALL, PAPER):
+        for case in choose_cases(options.size):
             builders[f"training, {case}"] = partial(build_training, case, options)
             builders[f"inference, {case}"] = partial(build_inferences, case, options)
         report(builders, options)

@@ -56,6 +56,11 @@ SMALL = Case(0.25, 128, 64, 64)  # what demos, tables and studies train
 PAPER = Case(1.0, 256, 128, 16)  # the paper's images and width; on a GPU with more images
 
 
+def choose_cases(size: str, paper: Case = PAPER) -> list[Case]:
+    """Returns the cases of the argument ``--size``."""
+    return {"small": [SMALL], "paper": [paper], "both": [SMALL, paper]}[size]
+
+
 def build_contender(name: str, model: str, case: Case, device: torch.device, settings: Sequence[str] = ()) -> Contender:
     """Builds this project's step of a network, as main.py would: images normalised, gradients checked, AMSGrad.
 

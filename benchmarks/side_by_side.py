@@ -1,9 +1,13 @@
 """Contenders whose steps run in turn, so that what disturbs the machine disturbs all alike; what the machine can do.
 
 Shares of the machine's bounds are those of the work that a step's operations do one by one, counted while one step
-runs: multiplications and additions of convolutions and matrix products; bytes that operations read and write. A matrix
-product and a copy, measured in the same run, say how much of each the machine does in a second. Operations on pieces
-that stay in a core's cache can be above the bandwidth, so that share may exceed 100 %.
+runs: multiplications and additions of convolutions and matrix products; bytes that operations read and write. A large
+product and a copy, measured in the same run, say how much of each the machine does in a second. Both are only nearly
+the most that it can do, and operations on pieces that stay in a core's cache can be above the bandwidth: a share may
+exceed 100 %. Float32 products are not rounded to TF32.
+
+With --threads 1 on a CPU all seconds are those that the thread ran: other programs hardly change them. Several threads
+on shared cores wait for each other, and a time then says little.
 """
 
 import argparse
@@ -21,6 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -111,7 +116,7 @@ class Result:
         ratio: Of its images per second to the first contender's, from the fastest steps.
         median_ratio: The same from the median steps.
         work: Of a step.
-        arithmetic_share: Of what the machine's matrix product does in the same time.
+        arithmetic_share: Of what the machine's best product does in the same time.
         bandwidth_share: Of what the machine's copy moves in the same time.
         first_sec: What the first step took, compilation and all.
     """
@@ -214,11 +219,13 @@ def format_results(results: Sequence[Result]) -> str:
 
 
 def count_work(contender: Contender, device: torch.device) -> Work:
-    """Counts what one step does, by running it once or twice."""
+    """Counts what one step does, by running it a few times."""
     nan = float("nan")
     flops, traffic, peak = nan, nan, nan
     if not contender.is_compiled:
-        with LiveBytes() as live, Traffic() as moved, FlopCounterMode(display=False) as counter:
+        with LiveBytes() as live:
+            contender.step()
+        with Traffic() as moved, FlopCounterMode(display=False) as counter:  # which keeps tensors alive
             contender.step()
         flops, traffic, peak = float(counter.get_total_flops()), float(moved.num_bytes), float(live.peak)
     if device.type != "cuda":
@@ -250,11 +257,14 @@ class Traffic(TorchDispatchMode):
 
 
 def measure_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measures multiplications and additions per second of a large matrix product."""
-    size = 8192 if device.type == "cuda" else 2048
+    """Measures multiplications and additions per second: the best of a large matrix product and a 1×1 convolution."""
+    size, num_images, channels = (8192, 64, 1024) if device.type == "cuda" else (2048, 16, 512)
     one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    with _no_tf32():
-        return 2 * size**3 / _time_best(lambda: one @ other, device)
+    maps = torch.randn(num_images, channels, 32, 32, device=device).to(dtype, memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 1, 1, device=device).to(dtype, memory_format=torch.channels_last)
+    with torch.no_grad():
+        product = 2 * size**3 / _time_best(lambda: one @ other, device)
+        return max(product, 2 * maps.numel() * channels / _time_best(lambda: F.conv2d(maps, weight), device))
 
 
 def measure_bandwidth(device: torch.device) -> float:
@@ -264,25 +274,17 @@ def measure_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / _time_best(lambda: target.copy_(source), device)
 
 
-@contextlib.contextmanager
-def _no_tf32() -> Iterator[None]:
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept)
-
-
 def _time(step: Callable[[], object], device: torch.device) -> float:
-    """Returns the seconds of one step, on a GPU to its end."""
+    """Returns the seconds of one step: on a GPU to its end, in one thread of a CPU those that the thread ran."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if is_alone else time.perf_counter
+    start = clock()
     step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _time_best(step: Callable[[], object], device: torch.device) -> float:
@@ -307,20 +309,28 @@ class Options(NamedTuple):
         device: Where everything runs.
         num_turns: Measured steps of each contender.
         compiles: Whether compiled networks run too.
+        size: ``small``, ``paper`` or ``both``.
         json: File for the numbers; None: none.
     """
 
     device: torch.device
     num_turns: int
-    compiles: bool
-    json: Path | None
+    compiles: bool = False
+    size: str = "both"
+    json: Path | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that all such benchmarks take."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--size", choices=("small", "paper", "both"), default="both", help="of network and images")
     parser.add_argument("--turns", type=int, default=10, help="measured steps of each line (10)")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 1 where other programs run (all cores)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of the CPU (all cores); 1 where other programs run: then seconds are those that the thread ran",
+    )
     parser.add_argument("--compile", action="store_true", help="compiled networks too, which takes minutes")
     parser.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -334,9 +344,11 @@ def read_options(arguments: argparse.Namespace) -> Options:
     if arguments.turns < 1 or arguments.threads < 0:
         raise UserError(f"--turns {arguments.turns}, --threads {arguments.threads}: at least 1 turn and 0 threads")
     device = open_device(arguments.device)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return Options(device, arguments.turns, arguments.compile, arguments.json)
+    return Options(device, arguments.turns, arguments.compile, arguments.size, arguments.json)
 
 
 def report(builders: Mapping[str, Callable[[contextlib.ExitStack], Sequence[Contender]]], options: Options) -> None:

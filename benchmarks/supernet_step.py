@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contenders import NUM_PIDS, PAPER, SMALL, Case, build_contender, build_peer, with_group_norm
+from benchmarks.contenders import NUM_PIDS, PAPER, Case, build_contender, build_peer, choose_cases, with_group_norm
 from benchmarks.peers import build_reference_supernet
 from benchmarks.side_by_side import Contender, Options, add_options, put_apart, read_options, report
 from utils.errors import UserError
@@ -68,7 +68,7 @@ def main() -> int:
     try:
         options = read_options(arguments)
         paper = PAPER._replace(batch_size=GPU_BATCH) if options.device.type == "cuda" else PAPER
-        cases = (SMALL, paper)
+        cases = choose_cases(options.size, paper)
         report({str(case): partial(build_contenders, case, arguments.reference, options) for case in cases}, options)
     except UserError as error:
         print(error, file=sys.stderr)

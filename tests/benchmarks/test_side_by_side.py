@@ -47,7 +47,7 @@ def test_a_contender_apart_is_the_same_in_another_process():
 
 def test_table_and_file_hold_every_contender(tmp_path, capsys):
     quick, compiled = make_product("quick"), replace(make_product("compiled"), is_compiled=True)
-    report({"case": lambda stack: [quick, compiled]}, Options(CPU, 3, False, tmp_path / "found.json"))
+    report({"case": lambda stack: [quick, compiled]}, Options(CPU, 3, json=tmp_path / "found.json"))
     text = capsys.readouterr().out
     assert all(word in text for word in ("case", "quick", "1.00 (1.00)", "compiled", "–"))
     found = json.loads((tmp_path / "found.json").read_text())
@@ -86,7 +86,7 @@ def test_peers_step_learns():
 
 
 def test_every_form_of_the_super_network_is_built():
-    options = Options(CPU, 1, False, None)
+    options = Options(CPU, 1)
     contenders = supernet_step.build_contenders(TINY._replace(batch_size=8), None, options, None)
     assert len({c.name for c in contenders}) == len(contenders) == 10
 
