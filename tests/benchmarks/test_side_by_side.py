@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import child, side_by_side, supernet_step
 from benchmarks.contenders import Case, build_contender, build_peer, with_group_norm
-from benchmarks.side_by_side import Contender, Options, count_work, format_results, put_apart, report
+from benchmarks.side_by_side import Contender, Options, format_results, put_apart, report
 
 CPU = torch.device("cpu")
 TINY = Case(0.25, 32, 16, 4)
@@ -29,12 +29,12 @@ def small_machine(monkeypatch):
 
 
 def test_work_is_what_a_step_does():
-    work = count_work(make_product(), CPU)
+    work = make_product().count_work(CPU)
     assert work.flops == 2 * 8 * 16 * 4
     assert work.traffic == 4 * (8 * 16 + 16 * 4 + 8 * 4)  # a view moves nothing
     assert work.peak == 4 * 8 * 4
     assert work.num_kernels == 0
-    compiled = count_work(replace(make_product(), is_compiled=True), CPU)
+    compiled = replace(make_product(), is_compiled=True).count_work(CPU)
     assert compiled.flops != compiled.flops
 
 
@@ -42,7 +42,7 @@ def test_a_contender_apart_is_the_same_in_another_process():
     with put_apart(make_product, CPU) as apart:
         assert (apart.name, apart.num_images) == ("product", 8)
         assert apart.time_step(CPU) > 0
-        assert apart.count_work(CPU) == count_work(make_product(), CPU)
+        assert apart.count_work(CPU) == make_product().count_work(CPU)
 
 
 def test_table_and_file_hold_every_contender(tmp_path, capsys):
