@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ from engine.task import Task, TrainSettings
 from engine.trainer import Trainer
 from genotype import NAMED_STEM_NORMS, Genotype, is_digits
 from network_settings import find_settings, settings_at_odds, settings_of, write_settings
-from osnet_child import GENOTYPE, ChildNet, build_child
+from osnet_child import GENOTYPE, ChildNet, build_child, fold_batch_norms
 from osnet_nas import SuperNet
 from utils.checkpoint import find_last
 from utils.checkpoint_schema import load_training_checkpoint
@@ -196,7 +196,7 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
     prepare, model = build_prepare(data, runtime.device), network.model
     at_a_time = max(cfg.train.device_batch, 0)  # as in training
 
-    def recalibrate(child: nn.Module) -> nn.Module:
+    def recalibrate(child: ChildNet) -> ChildNet:
         """Sets batch-norm statistics to those of training images, the same in every process."""
         assert data.train is not None
         child.to(runtime.device)
@@ -210,8 +210,12 @@ def build_scorer(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, s
 
     def get_network() -> nn.Module:
         if isinstance(model, SuperNet):
-            return recalibrate(derive_network(model, network.identity))
-        return model if step is None or step.average is None else recalibrate(step.average.module)
+            child = recalibrate(derive_network(model, network.identity))
+        else:
+            average = None if step is None else step.average
+            child = model if average is None else recalibrate(cast(ChildNet, average.module))
+        runtime.share_statistics(child)
+        return fold_batch_norms(child)
 
     return Scorer(
         label=DERIVED if isinstance(model, SuperNet) else TRAINED,

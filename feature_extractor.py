@@ -20,6 +20,7 @@ from datasets.decode import decode_image, resize
 from datasets.loaders import Preparer
 from genotype import Genotype
 from osnet_blocks import FEATURE_DIM
+from osnet_child import fold_batch_norms
 from trained_child import load_trained_child
 from utils.devices import open_device
 from utils.errors import UserError
@@ -64,7 +65,7 @@ class FeatureExtractor:
         self.device = open_device(device)
         self.child = load_trained_child(weights, genotype=genotype, height=height, width=width)
         self.flip, self.batch_size = flip, batch_size
-        self._network = self.child.model.to(self.device).to(memory_format=torch.channels_last)
+        self._network = fold_batch_norms(self.child.model.to(self.device).to(memory_format=torch.channels_last))
         self._prepare = Preparer(self.child.mean, self.child.std, channels_last=True)
 
     def __call__(self, images: OneImage | Sequence[OneImage] | Tensor) -> Tensor:

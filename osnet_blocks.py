@@ -17,6 +17,7 @@ from genotype import STAGES
 from utils.errors import UserError
 from utils.instance_norm import instance_norm
 from utils.recompute import recompute
+from utils.weighted_maps import gated_sum
 
 WIDTHS: dict[float, tuple[int, int, int, int]] = {  # channels of stem, conv2, conv3, conv4
     1.0: (64, 256, 384, 512),
@@ -70,6 +71,21 @@ def make_norm(kind: str, num_channels: int, affine: bool) -> nn.Module:
     raise UserError(f"norm {kind!r}: allowed are batch, instance")
 
 
+def rectify(x: Tensor, norm: nn.Module) -> Tensor:
+    """Computes ReLU(x), in the memory of ``x``, which is the output of ``norm``, where nothing else needs it."""
+    return F.relu(x) if _keeps_output(norm) else F.relu_(x)
+
+
+def add(x: Tensor, other: Tensor, norm: nn.Module) -> Tensor:
+    """Computes x + other, in the memory of ``x``, which is the output of ``norm``, where nothing else needs it."""
+    return x + other if _keeps_output(norm) else x.add_(other)
+
+
+def _keeps_output(norm: nn.Module) -> bool:
+    """Whether a norm's gradient is computed from its output."""
+    return isinstance(norm, InstanceNorm) and norm.weight is None
+
+
 class ConvNormReLU(nn.Module):
     """Convolution without bias → norm → ReLU."""
 
@@ -89,7 +105,7 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H'×W'."""
-        return F.relu(self.norm(self.conv(x)))
+        return rectify(self.norm(self.conv(x)), self.norm)
 
 
 class LightConv(nn.Module):
@@ -103,7 +119,7 @@ class LightConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W."""
-        return F.relu(self.norm(self.depthwise(self.pointwise(x))))
+        return rectify(self.norm(self.depthwise(self.pointwise(x))), self.norm)
 
 
 class ChannelGate(nn.Module):
@@ -149,13 +165,13 @@ class OSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C_in×H×W to N×C_out×H×W."""
-        residual = self.norm_inside(self.branch(x))
-        return F.relu(self.norm_outside(residual + self.downsample(x)))
+        residual = add(self.norm_inside(self.branch(x)), self.downsample(x), self.norm_inside)
+        return rectify(self.norm_outside(residual), self.norm_outside)
 
     def branch(self, x: Tensor) -> Tensor:
         """Computes the residual branch up to its last norm, N×C_out×H×W: what all placements have in common."""
         y = self.reduce(x)
-        scales = sum(self.gate(stream(y)) for stream in self.streams)
+        scales = gated_sum(self.gate, (stream(y) for stream in self.streams))
         return self.expand(scales)
 
 

@@ -4,10 +4,16 @@ After a search, paste the line that it printed over the GENOTYPE line below, or 
 ``genotype.json`` as ``model.genotype``.
 """
 
+import copy
+
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from genotype import Genotype
-from osnet_blocks import CANDIDATES, OSBlock, OSNetBase
+from osnet_blocks import CANDIDATES, ConvNormReLU, LightConv, OSBlock, OSNetBase
+from utils.layout import is_channels_last
 
 # OSNet-AIN as published (arXiv 1910.06827)
 GENOTYPE = Genotype(conv2=("OSBlockINv1", "OSBlockINv1"), conv3=("OSBlock", "OSBlockINv1"), conv4=("OSBlockINv1", "OSBlock"))  # fmt: skip
@@ -57,6 +63,38 @@ def build_child(
     Source: arXiv 1910.06827; convolutions start Kaiming-normal (fan out), norms at 1 and 0, linear layers N(0, 0.01).
     """
     return ChildNet(num_classes, genotype, width=width, stem_norm=stem_norm, loss=loss)
+
+
+def fold_batch_norms(child: ChildNet) -> ChildNet:
+    """Returns a copy for evaluation whose batch norms are part of the convolutions and the linear layer before them.
+
+    The products are made in float64 and rounded once. Instance norms depend on the image and stay.
+
+    Args:
+        child: A copy of it in evaluation mode is what is returned, in the same layout and type, without gradients.
+    """
+    layout = torch.channels_last if is_channels_last(child.conv1.conv.weight) else torch.contiguous_format
+    folded = copy.deepcopy(child).eval().requires_grad_(False).double()
+    for module in folded.modules():
+        if isinstance(module, ConvNormReLU):
+            _fold(module, "conv", "norm")
+        elif isinstance(module, LightConv):
+            _fold(module, "depthwise", "norm")
+        elif isinstance(module, OSBlock):
+            _fold(module, "expand", "norm_inside")
+            if isinstance(module.downsample, nn.Sequential):
+                _fold(module.downsample, "0", "1")
+    _fold(folded.fc, "0", "1")
+    return folded.to(child.conv1.conv.weight.dtype).to(memory_format=layout)
+
+
+def _fold(parent: nn.Module, layer: str, norm: str) -> None:
+    """Folds ``norm`` into ``layer`` where it is a batch norm."""
+    before, after = getattr(parent, layer), getattr(parent, norm)
+    if isinstance(after, _BatchNorm):
+        fuse = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
+        setattr(parent, layer, fuse(before, after))
+        setattr(parent, norm, nn.Identity())
 
 
 def _initialise(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from osnet_blocks import CANDIDATES, InstanceNorm, OSBlock, OSNetBase
 from search.paths import sample_path_weights
 from utils.errors import UserError
 from utils.recompute import recompute
+from utils.weighted_maps import weighted_sum
 
 __all__ = ["MixedBlock", "SharedMixedBlock", "SuperNet", "build_supernet", "sample_path_weights"]
 
@@ -63,7 +64,7 @@ class _Mixture(nn.Module):
         """
         if isinstance(choice, int):
             return self.forward_path(x, choice)
-        return sum(w * output for w, output in zip(choice, self.iterate_outputs(x), strict=True))
+        return weighted_sum(choice, self.iterate_outputs(x))
 
     def mix_again(self, x: Tensor, choice: Tensor | int) -> Tensor:
         """Computes the same as ``mix``, and all of it again in the backward pass."""
@@ -101,7 +102,7 @@ class MixedBlock(_Mixture):
             return recompute([self.candidates[choice]], self.candidates[choice], x)
 
         def weigh(weight: Tensor, candidate: nn.Module, x: Tensor) -> Tensor:
-            return weight * candidate(x)
+            return weighted_sum(weight[None], [candidate(x)])
 
         return sum(recompute([c], weigh, w, c, x) for w, c in zip(choice, self.candidates, strict=True))
 

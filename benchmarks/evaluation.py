@@ -11,20 +11,18 @@ the first call minus what was resident before it (features, libraries): VmHWM of
 """
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 
+from benchmarks.peers import load_torchreid
 from utils.distance import TILE_QUERIES, compute_distmat
 from utils.errors import UserError
 from utils.ranking import evaluate_blocks, evaluate_distmat, evaluate_ranking
@@ -74,26 +72,6 @@ class Problem:
             features.append(torch.from_numpy(feature))
         self.query, self.gallery = features
         self.labels = (*pids, *camids)
-
-
-def load_torchreid(file: str) -> ModuleType:
-    """Loads one file of Torchreid alone; importing the whole package needs modules for downloads and plots.
-
-    Raises:
-        UserError: Torchreid is not installed.
-    """
-    spec = importlib.util.find_spec("torchreid")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("this benchmark compares with Torchreid: pip install -r requirements-dev.txt")
-    path = Path(spec.submodule_search_locations[0]) / "reid" / file
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None or not path.is_file():
-        raise UserError(f"no {path}: the benchmark needs Torchreid 0.2.5, pip install torchreid==0.2.5")
-    module = importlib.util.module_from_spec(module_spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that its Cython version was not built, which is not the one compared
-        module_spec.loader.exec_module(module)
-    return module
 
 
 def multiply(problem: Problem) -> None:

@@ -89,7 +89,7 @@ def build_optimizer(cfg: Any, model: nn.Module, parameters: Iterable[tuple[str, 
     decay = train.weight_decay
     match train.optim:
         case "adam" | "amsgrad":
-            return optim.Adam(groups, weight_decay=decay, betas=betas, amsgrad=train.optim == "amsgrad")
+            return optim.Adam(groups, weight_decay=decay, betas=betas, amsgrad=train.optim == "amsgrad", fused=True)
         case "sgd":
             return optim.SGD(
                 groups,

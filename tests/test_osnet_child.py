@@ -11,7 +11,8 @@ from torch import nn
 import osnet_child
 from genotype import CANDIDATE_NAMES, NAMED_STEM_NORMS, Genotype
 from osnet_blocks import WIDTHS, ConvNormReLU, InstanceNorm, OSBlock
-from osnet_child import GENOTYPE, build_child
+from osnet_child import GENOTYPE, build_child, fold_batch_norms
+from utils.batch_norm import find_batch_norms
 from utils.errors import UserError
 
 FEATURE_DIM = 512
@@ -165,3 +166,45 @@ def test_state_dicts_of_genotypes_differ_only_in_the_norms() -> None:
     names = [set(build_child(2, Genotype.from_blocks([c] * 6), 0.25).state_dict()) for c in CANDIDATE_NAMES]
     for first, second in itertools.combinations(names, 2):
         assert all(".norm_inside." in name or ".norm_outside." in name for name in first ^ second)
+
+
+# all four candidates, so that all places of a norm are there
+ALL_FOUR = Genotype(("OSBlockINv3", "OSBlock"), ("OSBlockINv2", "OSBlockINv1"), ("OSBlock", "OSBlockINv1"))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("genotype", "stem_norm"), [(ALL_FOUR, "instance"), (Genotype.named("osnet"), "batch")], ids=["all four", "osnet"]
+)
+def test_folding_keeps_features_layout_and_type(genotype, stem_norm, layout):
+    """Judged in float64; weights folded in float32 are rounded to it once."""
+    torch.manual_seed(0)
+    child = build_child(5, genotype, 0.25, stem_norm).to(memory_format=layout)
+    for norm in find_batch_norms(child):
+        norm.running_mean.normal_(0, 0.2)
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, 0, 0.2)
+    before = {name: tensor.clone() for name, tensor in child.state_dict().items()}
+    folded = fold_batch_norms(child)
+    assert not find_batch_norms(folded)
+    assert not folded.training
+    assert child.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in child.state_dict().items())
+    assert folded.conv1.conv.weight.is_contiguous(memory_format=layout)
+    assert {p.dtype for p in folded.parameters()} == {torch.float32}
+    images = draw_images().double()
+    with torch.no_grad():
+        features, expected = folded.double()(images), child.double().eval()(images)
+        exact = fold_batch_norms(child)(images)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-6 * float(expected.max()))
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-12 * float(expected.max()))
+
+
+def test_folding_takes_norms_that_share_statistics():
+    """As they are after training under torchrun with train.sync_bn."""
+    child = build_child(5, width=0.25)
+    features = fold_batch_norms(child)(draw_images())
+    folded = fold_batch_norms(nn.SyncBatchNorm.convert_sync_batchnorm(child))
+    assert not find_batch_norms(folded)
+    torch.testing.assert_close(folded(draw_images()), features)

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tools.make_synthetic import draw_sheet
 from utils.contact_sheet import save_contact_sheet
 from utils.log import format_table
 from utils.plots import save_figure
+from utils.tool import tool
 
 ROOT = Path(__file__).parents[1]
 MAX_JOBS = 8
@@ -61,11 +63,12 @@ def draw_comparison(scores: dict[str, dict[str, dict[str, float]]]) -> Figure:
     return figure
 
 
-def main() -> int:
+@tool("demo")
+def main(words: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything goes (default: demo)")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(words).folder
     jobs = min(MAX_JOBS, len(os.sched_getaffinity(0)))
     recipe = str(ROOT / "quickstart_short.yaml")
     run_step(folder / "search", "quickstart.yaml", "nas.design.recipe", recipe, "nas.design.jobs", str(jobs))

@@ -10,7 +10,6 @@ Needs onnx, onnxscript and onnxruntime.
 """
 
 import argparse
-import copy
 import importlib
 import json
 import logging
@@ -22,12 +21,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch import Tensor
 
 from feature_extractor import FeatureExtractor
-from osnet_blocks import ConvNormReLU, LightConv, OSBlock
-from osnet_child import ChildNet
+from osnet_child import ChildNet, fold_batch_norms
 from tools.extract_features import list_images
 from trained_child import TrainedChild
 from utils.errors import UserError
@@ -51,40 +48,6 @@ def import_onnx() -> tuple[ModuleType, ModuleType]:
         command = f"{Path(sys.executable).name} -m pip install {' '.join(_PACKAGES)}"
         raise UserError(f"the export needs a package that is not there ({error}); install with: {command}") from error
     return onnx, onnxruntime
-
-
-def fold_batch_norms(child: ChildNet) -> ChildNet:
-    """Returns a copy whose batch norms are part of the convolutions and the linear layer before them.
-
-    The products are made in float64 and rounded once. Instance norms depend on the image and stay.
-
-    Args:
-        child: In evaluation mode.
-    """
-    folded = copy.deepcopy(child).double()
-    for module in folded.modules():
-        if isinstance(module, ConvNormReLU):
-            _fold(module, "conv", "norm")
-        elif isinstance(module, LightConv):
-            _fold(module, "depthwise", "norm")
-        elif isinstance(module, OSBlock):
-            _fold(module, "expand", "norm_inside")
-            if isinstance(module.downsample, nn.Sequential):
-                _fold(module.downsample, "0", "1")
-    _fold(folded.fc, "0", "1")
-    return folded.float()
-
-
-def _fold(parent: nn.Module, layer: str, norm: str) -> None:
-    """Folds ``norm`` into ``layer`` where it is a batch norm."""
-    before, after = getattr(parent, layer), getattr(parent, norm)
-    if isinstance(after, nn.BatchNorm1d):
-        setattr(parent, layer, fuse_linear_bn_eval(before, after))
-    elif isinstance(after, nn.BatchNorm2d):
-        setattr(parent, layer, fuse_conv_bn_eval(before, after))
-    else:
-        return
-    setattr(parent, norm, nn.Identity())
 
 
 def make_onnx_model(trained: TrainedChild) -> Any:

@@ -18,9 +18,9 @@ from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_places, study_signals
 from search.table import FOLDER, Table
-from utils.errors import UserError
 from utils.files import write_atomically
 from utils.plots import save_figure
+from utils.tool import tool
 
 PAGE_NAME = "studies.md"
 INTRODUCTION = """\
@@ -144,16 +144,13 @@ def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+@tool("write_studies")
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     docs = FOLDER.parent / "docs"
     parser.add_argument("--folder", type=Path, default=docs, help="where the page goes (default: docs)")
-    try:
-        write_page(parser.parse_args(words).folder)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    write_page(parser.parse_args(words).folder)
     return 0
 
 

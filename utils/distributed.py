@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from utils.allocation import keep_freed_memory
 from utils.errors import UserError
 from utils.launch import Launch, read_launch
 from utils.peers import Peers, private_store
@@ -111,15 +112,19 @@ class Runtime:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=not reaches_all)
 
-    def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
-        """Moves ``model`` to the device and spreads it over this process's GPUs.
+    def share_statistics(self, model: nn.Module) -> None:
+        """Moves ``model`` to the device and gives every process rank 0's running statistics.
 
-        Every process takes rank 0's running statistics: in training each has seen its own part of the batches.
+        In training each has seen its own part of the batches.
         """
         model.to(self.device)
         if self.world_size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
+
+    def wrap_for_evaluation(self, model: nn.Module) -> nn.Module:
+        """Moves ``model`` to the device, with rank 0's running statistics, and spreads it over this process's GPUs."""
+        self.share_statistics(model)
         return nn.DataParallel(model) if self.replicas > 1 else model
 
     def check_sync_bn(self, sync_bn: bool) -> None:
@@ -250,6 +255,7 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     if launch is None:
         if on_gpu:
             return Runtime(torch.device("cuda", 0), replicas=torch.cuda.device_count())
+        keep_freed_memory()
         return Runtime(torch.device("cpu"))
     if on_gpu and launch.local_world_size > torch.cuda.device_count():
         raise UserError(
@@ -259,6 +265,8 @@ def choose_runtime(use_gpu: bool, num_wanted: int = 0) -> Runtime:
     device = torch.device("cuda", launch.local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     try:
         return _join_processes(launch, device)
     except RuntimeError as error:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utils.layout import as_rows, is_channels_last
+
 CHUNK = 2**18  # numbers worked on at a time on a CPU, so that they stay in a core's cache
 
 
@@ -30,60 +32,77 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
 
     Source: Ulyanov et al., "Instance Normalization" (arXiv 1607.08022).
     """
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if not is_channels_last or torch.compiler.is_compiling():  # a compiler fuses it, an exporter knows it
+    if not is_channels_last(x) or torch.compiler.is_compiling():  # a compiler fuses it, an exporter knows it
         return F.group_norm(x, x.shape[1], weight, bias, eps).to(x.dtype)
-    n, c, h, w = x.shape
-    y = _InstanceNorm.apply(x.permute(0, 2, 3, 1).reshape(n, h * w, c), weight, bias, eps)
-    return y.reshape(n, h, w, c).permute(0, 3, 1, 2)
+    if torch.is_grad_enabled():
+        return _InstanceNorm.apply(x, weight, bias, eps)
+    result = torch.empty_like(x)
+    _normalise(x, weight, bias, eps, centred=result, result=result)
+    return result
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """Of x (N, L, C), contiguous: over L. Keeps the normalised map and the reciprocal deviations for the gradient."""
+    """Of x in channels-last. Keeps one map for the gradient: the normalised, or with a scale the centred one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        normalised, rstd = torch.empty_like(x), _empty_statistics(x)
-        result = normalised if weight is None else torch.empty_like(x)
-        for part, y, r, out in _iterate_chunks(x, normalised, rstd, result):
-            centred = _get_room(y, r)
-            torch.sub(part, part.mean(1, keepdim=True, dtype=r.dtype), out=centred)
-            torch.mean(centred * centred, 1, keepdim=True, out=r).add_(eps).rsqrt_()
-            centred.mul_(r)
-            if centred is not y:
-                y.copy_(centred)
-            if weight is not None and bias is not None:
-                torch.addcmul(bias.to(y), y, weight.to(y), out=out)
-        ctx.save_for_backward(normalised, rstd, weight)
+        result = torch.empty_like(x)
+        kept = result if weight is None else torch.empty_like(x)
+        rstd = _normalise(x, weight, bias, eps, centred=kept, result=result)
+        ctx.save_for_backward(kept, rstd, weight)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         """With y = (x − mean) · rstd: ∂x = rstd · weight · (∂ − mean(∂) − y · mean(∂ · y))."""
-        normalised, rstd, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        result = torch.empty_like(normalised)
+        kept, rstd, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        result = torch.empty_like(kept)
         means, products = _empty_statistics(gradient), _empty_statistics(gradient)
-        for g, y, r, out, mean, product in _iterate_chunks(gradient, normalised, rstd, result, means, products):
+        maps = (as_rows(x) for x in (gradient, kept))
+        for g, k, r, out, mean, product in _iterate_chunks(*maps, rstd, as_rows(result), means, products):
             scratch = _get_room(out, r)
             torch.mean(g, 1, keepdim=True, dtype=r.dtype, out=mean)
-            torch.mul(g, y, out=scratch)
+            torch.mul(g, k, out=scratch)
             torch.mean(scratch, 1, keepdim=True, out=product)
-            torch.mul(y, product, out=scratch)
+            if weight is not None:
+                product.mul_(r)
+            torch.mul(k, product if weight is None else product * r, out=scratch)
             torch.sub(g, scratch, out=scratch)
             scratch.sub_(mean).mul_(r if weight is None else r * weight)
             if scratch is not out:
                 out.copy_(scratch)
         if weight is None:
             return result, None, None, None
-        pixels = gradient.shape[1]
+        pixels = gradient.shape[2] * gradient.shape[3]
         return result, (products.sum((0, 1)) * pixels).to(weight), (means.sum((0, 1)) * pixels).to(weight), None
+
+
+def _normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, *, centred: Tensor, result: Tensor
+) -> Tensor:
+    """Writes the normalised, scaled and shifted map into ``result``; returns the reciprocal deviations (N, 1, C).
+
+    With a scale the centred map is left in ``centred``, where that is not ``result`` itself.
+    """
+    rstd = _empty_statistics(x)
+    for part, c, r, out in _iterate_chunks(as_rows(x), as_rows(centred), rstd, as_rows(result)):
+        room = _get_room(c, r)
+        torch.sub(part, part.mean(1, keepdim=True, dtype=r.dtype), out=room)
+        torch.mean(room * room, 1, keepdim=True, out=r).add_(eps).rsqrt_()
+        if weight is None or bias is None:
+            torch.mul(room, r, out=out)
+            continue
+        if room is not c:
+            c.copy_(room)
+        torch.addcmul(bias.to(r), room, r * weight, out=out)
+    return rstd
 
 
 def _empty_statistics(x: Tensor) -> Tensor:
     """Makes room for one number per image and channel, (N, 1, C)."""
-    return x.new_empty(x.shape[0], 1, x.shape[2], dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(x.shape[0], 1, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _get_room(out: Tensor, like: Tensor) -> Tensor:

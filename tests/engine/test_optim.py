@@ -1,5 +1,6 @@
 """Optimisers: groups, schedules against their closed forms, and which layers learn."""
 
+import copy
 import math
 
 import pytest
@@ -141,6 +142,26 @@ def test_optimisers_take_their_settings(name, kind, amsgrad):
     for key, value in expected.get(kind, {"betas": (0.7, 0.8)}).items():
         assert group[key] == value
     assert amsgrad is None or group["amsgrad"] is amsgrad
+
+
+@pytest.mark.parametrize("name", ["adam", "amsgrad"])
+def test_steps_in_one_pass_are_those_of_the_plain_optimiser(name):
+    """The parameters of all layers change in one call, which rounds otherwise but computes the same."""
+    words = {"train.optim": name, "train.lr": 0.001, "train.weight_decay": 0.01}
+    net = Net().double()
+    plain = copy.deepcopy(net)
+    quick = build_optimizers(load_config(overrides=words), net)["weights"]
+    keys = {k: v for k, v in quick.param_groups[0].items() if k not in ("params", "fused", "foreach")}
+    slow = type(quick)(plain.parameters(), **keys, foreach=False)
+    assert quick.param_groups[0]["fused"]
+    for _ in range(5):
+        images = torch.randn(8, 4, dtype=torch.float64)
+        for model, optimizer in ((net, quick), (plain, slow)):
+            optimizer.zero_grad()
+            model(images).square().sum().backward()
+            optimizer.step()
+    for own, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_only_open_layers_learn_and_the_others_keep_their_statistics():

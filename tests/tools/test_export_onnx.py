@@ -12,7 +12,7 @@ from torch import nn
 
 from genotype import Genotype
 from osnet_child import ChildNet, build_child
-from tools.export_onnx import compare_outputs, fold_batch_norms, main
+from tools.export_onnx import compare_outputs, main
 from utils.checkpoint import save_checkpoint
 from utils.torchreid_weights import export_torchreid_weights
 
@@ -55,20 +55,6 @@ def exported(child: ChildNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([str(folder / "best.pt"), str(folder / "child.onnx"), "--images", str(folder)]) == 0
     assert sorted(p.name for p in folder.iterdir() if p.suffix != ".png") == ["best.pt", "child.onnx"]
     return folder / "child.onnx"
-
-
-@pytest.mark.parametrize(
-    ("genotype", "stem_norm"), [(ALL_FOUR, "instance"), (Genotype.named("osnet"), "batch")], ids=["all four", "osnet"]
-)
-def test_folding_keeps_the_features(genotype, stem_norm):
-    """Judged in float64, the folded network's weights are rounded to float32 once."""
-    child = make_child(genotype, 0.25, stem_norm)
-    folded = fold_batch_norms(child)
-    assert not any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in folded.modules())
-    assert any(isinstance(m, nn.BatchNorm2d) for m in child.modules())
-    images = torch.randn(3, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    features, expected = folded.double()(images), child.double()(images)
-    torch.testing.assert_close(features, expected, rtol=0, atol=1e-6 * float(expected.max()))
 
 
 def test_any_batch_size_gives_pytorchs_features(child, exported):

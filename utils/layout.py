@@ -1,0 +1,14 @@
+"""The channels-last layout: a pixel's channels lie side by side in memory."""
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether N×C×H×W maps lie in channels-last, and not in the contiguous layout as well."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """Returns maps in channels-last as (N, H · W, C), the same memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
