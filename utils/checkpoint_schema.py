@@ -121,7 +121,7 @@ def _check_optimizer(
     sizes, expected = ([len(group["params"]) for group in s["param_groups"]] for s in (saved, own))
     _require(sizes == expected, path, f"{where}.param_groups", sizes, f"groups of {expected} parameters")
     for group, live in zip(saved["param_groups"], own["param_groups"], strict=True):
-        for key in live.keys() - {"params", "lr"}:
+        for key in live.keys() - {"params", "lr", "fused", "foreach"}:  # the last two: how it is computed
             same = key not in group or group[key] == live[key]  # an older PyTorch may lack a key
             _require(same, path, f"{where}.{key}", _show(group.get(key)), f"{live[key]} as in this run")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

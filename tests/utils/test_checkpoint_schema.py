@@ -268,6 +268,15 @@ def test_parameters_that_had_no_step_yet():
     run.check(document)
 
 
+@pytest.mark.parametrize("key", ["fused", "foreach"])
+def test_how_an_optimiser_steps_may_change(key):
+    """A checkpoint from before a faster step was chosen goes on."""
+    run = Run()
+    document = run.state()
+    document["optimizers"]["weights"]["param_groups"][0][key] = True
+    run.check(document)
+
+
 def test_an_average_of_the_weights_is_checked_too():
     run = Run()
     average = torch.optim.swa_utils.AveragedModel(run.model)
