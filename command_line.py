@@ -116,16 +116,17 @@ def write_command(words: Sequence[str], changes: Mapping[str, str]) -> str:
     return _write(flags, parse_pairs(pairs) | dict(changes))
 
 
-def build_next_steps(cfg: CfgNode, words: Sequence[str]) -> dict[str, str]:
+def build_next_steps(cfg: CfgNode, words: Sequence[str], trained: CfgNode | None = None) -> dict[str, str]:
     """Builds the command lines to go on with after a run, by what they do.
 
     Args:
         cfg: The run's config.
         words: Its command line without the program's name.
+        trained: Config of the networks that a designed search has trained; None: the run's.
     """
     folder, test = Path(cfg.data.save_dir), cfg.test
     if cfg.model.name == "osnet_nas":
-        return {} if test.evaluate else {"train what was found": _build_training(cfg, folder)}
+        return {} if test.evaluate else {"train what was found": _build_training(cfg, trained or cfg, folder)}
     weights = cfg.model.load_weights if test.evaluate else str(folder / "checkpoints" / "best.pt")
     flags, pairs = divide_words(words)
     kept = {key: value for key, value in parse_pairs(pairs).items() if key.partition(".")[0] not in _OF_TRAINING}
@@ -141,12 +142,13 @@ def build_next_steps(cfg: CfgNode, words: Sequence[str]) -> dict[str, str]:
     return steps | {"export it": f"python -m tools.export_onnx {target}"}
 
 
-def _build_training(cfg: CfgNode, folder: Path) -> str:
+def _build_training(cfg: CfgNode, trained: CfgNode, folder: Path) -> str:
     """Writes the command line that trains what a search found, on its data, by the recipe of ``child.yaml``."""
     recipe = Path(__file__).with_name("child.yaml")
-    own, theirs = flatten(cfg), flatten(load_config([recipe]))
-    keys = (*DATA_KEYS, "data.targets", "data.height", "data.width", "data.norm_mean", "data.norm_std", "model.width")
-    settings = {key: own[key] for key in keys if own[key] != theirs[key]}
+    network = ("data.height", "data.width", "data.norm_mean", "data.norm_std", "model.width")
+    ours, theirs = flatten(cfg), flatten(load_config([recipe]))
+    ours |= {key: value for key, value in flatten(trained).items() if key in network}
+    settings = {key: ours[key] for key in (*DATA_KEYS, "data.targets", *network) if ours[key] != theirs[key]}
     settings |= {"model.genotype": str(folder / "genotype.json"), "data.save_dir": f"{folder}_child"}
     here = Path(recipe.name)
     shown = str(here if here.exists() and here.samefile(recipe) else recipe)

@@ -356,7 +356,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command:
     search, trial_cfg, images = build_design(cfg, folder.path)
     network = {"recipe": search.conditions["settings"]}
     facts = RunFacts(identify_experiment(flatten(cfg), network, images), cfg.train.seed, command, network)
-    found, steps = build_found(trial_cfg, facts, images), build_next_steps(cfg, command[1:])
+    steps = build_next_steps(cfg, command[1:], trial_cfg)
+    found = build_found(trial_cfg, facts, images)
     return DesignJob(folder, search, facts, cfg.dump(), found, steps)
 
 

@@ -113,16 +113,23 @@ def test_next_steps_of_an_evaluation_are_others() -> None:
     assert read_command(next(iter(steps.values())))[1]["model.load_weights"] == "w.pt"
 
 
-def test_next_step_of_a_search_trains_what_it_found_on_the_same_images() -> None:
-    words = ["--config-file", "quickstart.yaml", "data.targets", "[]", "data.save_dir", "log/x y"]
-    cfg = load_config(["quickstart.yaml"], read(*words))
-    (command,) = build_next_steps(cfg, words).values()
+@pytest.mark.parametrize(("config", "trained"), [("nas.yaml", None), ("quickstart.yaml", "quickstart_short.yaml")])
+def test_next_step_of_a_search_trains_what_it_found_on_the_same_images(config: str, trained: str | None) -> None:
+    words = ["--config-file", config, "data.targets", "[]", "data.save_dir", "log/x y"]
+    cfg = load_config([config], read(*words))
+    network = load_config([trained or config], {} if trained else {"model.width": 0.25})
+    (command,) = build_next_steps(cfg, words, network).values()
     file, overrides = read_command(command)
     child = load_config([file or ""], overrides)
     assert (child.model.name, child.model.width, child.model.genotype) == ("osnet_child", 0.25, "log/x y/genotype.json")
     assert child.data.save_dir == "log/x y_child"
-    for key in ("root", "sources", "targets", "height", "width", "combineall", "norm_mean"):
+    for key in ("root", "sources", "targets", "combineall"):
         assert child.data[key] == cfg.data[key], key
+    for key in ("height", "width", "norm_mean"):
+        assert child.data[key] == network.data[key], key
+
+
+def test_evaluations_of_a_super_network_have_no_next_step() -> None:
     assert build_next_steps(load_config([], {"test.evaluate": True, "model.load_weights": "x"}), []) == {}
 
 
