@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from command_line import collect_overrides, parse_arguments
 from default_config import list_explicit, load_config
 from utils.errors import UserError
-from utils.launch import is_first_on_machine, select_gpus, stop_with_launcher
+from utils.launch import is_first_on_machine, select_gpus, stop_with_launcher, wait_briefly
 from utils.log import start_log
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, 2 for a user error, else a signal's."""
     start_log(None)
     stop_with_launcher()
+    wait_briefly()
     runtime = None
     try:
         arguments = parse_arguments(words, __doc__)

@@ -10,6 +10,7 @@ from utils.errors import UserError
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 LAUNCHER_VARIABLE = "OSNET_NAS_LAUNCHER"  # set where a launcher of ours started the process
+_NUM_SPINS = "1000"  # a few microseconds
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -76,6 +77,16 @@ def stop_with_launcher() -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or LAUNCHER_VARIABLE in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def wait_briefly() -> None:
+    """Lets OpenMP's threads sleep soon when they wait for each other; must come before PyTorch is imported.
+
+    GCC's OpenMP has them wait busily for milliseconds. Where other programs use the cores too, each then keeps from its
+    core the very thread that it waits for, and a step takes many times as long. What the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _NUM_SPINS)
 
 
 def select_gpus(devices: str) -> None:

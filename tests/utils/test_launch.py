@@ -160,3 +160,16 @@ def test_process_stops_when_its_launcher_is_gone(starter, stops):
         os.kill(child, signal.SIGKILL)
     assert os.read(read, 7) == (b"SIGTERM" if stops else b"")
     os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch, given, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    module.wait_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
