@@ -11,6 +11,7 @@ from images as bytes to AMSGrad; Torchreid's is what its engine runs, from norma
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -28,7 +29,7 @@ from benchmarks.peers import build_torchreid_child
 from benchmarks.side_by_side import Contender, Options, add_options, put_apart, read_options, report
 from datasets.loaders import Preparer
 from osnet_child import build_child, fold_batch_norms
-from utils.errors import UserError
+from utils.tool import tool
 
 PEER = "Torchreid's OSNet-AIN"
 AIN = ["model.genotype", "osnet_ain"]
@@ -74,20 +75,17 @@ def build_inferences(case: Case, options: Options, stack: contextlib.ExitStack) 
     ]
 
 
-def main() -> int:
+@tool("child")
+def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    try:
-        options = read_options(parser.parse_args())
-        builders = {}
-        for case in choose_cases(options.size):
-            builders[f"training, {case}"] = partial(build_training, case, options)
-            builders[f"inference, {case}"] = partial(build_inferences, case, options)
-        report(builders, options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    options = read_options(parser.parse_args(words))
+    builders = {}
+    for case in choose_cases(options.size):
+        builders[f"training, {case}"] = partial(build_training, case, options)
+        builders[f"inference, {case}"] = partial(build_inferences, case, options)
+    report(builders, options)
     return 0
 
 

@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from utils.distance import TILE_QUERIES, compute_distmat
 from utils.errors import UserError
 from utils.ranking import evaluate_blocks, evaluate_distmat, evaluate_ranking
 from utils.rerank import iterate_reranked, rerank
+from utils.tool import tool
 
 GIB = 2**30
 REPEATS = 3
@@ -222,22 +223,19 @@ def print_msmt17(quick: bool) -> None:
         print_row(name, reranked["seconds"], products, ratio, "–", reranked["peak"], "6")
 
 
-def main() -> int:
+@tool("evaluation")
+def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description="Time and memory of ranking and re-ranking, beside Torchreid's.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the images")
     parser.add_argument("--run", choices=RUNS, help="measure only this, in this process, and print it as JSON")
     parser.add_argument("--dataset", choices=SIZES, default="market1501", help="whose size --run takes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     size = SIZES[arguments.dataset]
-    try:
-        if arguments.run:
-            print(json.dumps(RUNS[arguments.run](Problem(size.tenth() if arguments.quick else size))))
-        else:
-            print_table(arguments.quick)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if arguments.run:
+        print(json.dumps(RUNS[arguments.run](Problem(size.tenth() if arguments.quick else size))))
+    else:
+        print_table(arguments.quick)
     return 0
 
 

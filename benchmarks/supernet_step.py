@@ -13,6 +13,7 @@ batch in parts (batch norms see a part at a time) are other functions.
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from benchmarks.contenders import NUM_PIDS, PAPER, Case, build_contender, build_peer, choose_cases, with_group_norm
 from benchmarks.peers import build_reference_supernet
 from benchmarks.side_by_side import Contender, Options, add_options, put_apart, read_options, report
-from utils.errors import UserError
+from utils.tool import tool
 
 GPU_BATCH = 64
 BF16 = ["train.amp", "bf16"]
@@ -59,20 +60,17 @@ def build_contenders(
     return contenders
 
 
-def main() -> int:
+@tool("supernet_step")
+def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout with projects/OSNet_AIN")
     add_options(parser)
-    arguments = parser.parse_args()
-    try:
-        options = read_options(arguments)
-        paper = PAPER._replace(batch_size=GPU_BATCH) if options.device.type == "cuda" else PAPER
-        cases = choose_cases(options.size, paper)
-        report({str(case): partial(build_contenders, case, arguments.reference, options) for case in cases}, options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    arguments = parser.parse_args(words)
+    options = read_options(arguments)
+    paper = PAPER._replace(batch_size=GPU_BATCH) if options.device.type == "cuda" else PAPER
+    cases = choose_cases(options.size, paper)
+    report({str(case): partial(build_contenders, case, arguments.reference, options) for case in cases}, options)
     return 0
 
 

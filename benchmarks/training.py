@@ -39,6 +39,7 @@ from utils.distributed import choose_runtime
 from utils.errors import UserError
 from utils.log import format_table
 from utils.seed import seed_everything
+from utils.tool import tool
 
 NUM_PIDS = 100
 PLAIN = "float32"
@@ -174,22 +175,19 @@ def print_table(settings: Sequence[str], num_steps: int, turns: int) -> None:
     print(format_table(("switch", "images/s", "ratio", "peak GiB", "loss off by"), table))
 
 
-def main() -> int:
+@tool("training")
+def main(words: Sequence[str] | None = None) -> int:
     """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--one", action="store_true", help="measure these settings, in this process, and print JSON")
     parser.add_argument("settings", nargs="*", metavar="KEY VALUE", help="any setting (config_keys.py)")
-    arguments = parser.parse_intermixed_args()
-    try:
-        if arguments.one:
-            print(json.dumps(train(arguments.settings, arguments.steps)))
-        else:
-            print_table(arguments.settings, arguments.steps, arguments.turns)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.one:
+        print(json.dumps(train(arguments.settings, arguments.steps)))
+    else:
+        print_table(arguments.settings, arguments.steps, arguments.turns)
     return 0
 
 

@@ -141,8 +141,7 @@ def _judge_block(means: np.ndarray, drawn: np.ndarray, num_people: int) -> Block
     share_beaten = (stretched[:, [best]] > stretched).mean(axis=0)
     share_beaten[best] = 1
     close = [k for k in range(NUM_CANDIDATES) if share_beaten[k] < 1 - PAIR_LEVEL or k == best]
-    reach = _compute_stretch(num_people, LEVEL / 2) * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    low, high = values + reach
+    low, high = _find_ends(values, deviations, num_people)
     return BlockMarginals(
         values=values,
         low=low,
@@ -158,9 +157,14 @@ def _judge_places(means: np.ndarray, drawn: np.ndarray, num_people: int) -> list
     values, deviations = CONTRASTS @ means, (drawn - means) @ CONTRASTS.T
     stretched = values + deviations * _compute_stretch(num_people, PLACE_LEVEL)
     is_decided = (np.sign(stretched) == np.sign(values)).mean(axis=0) >= 1 - PLACE_LEVEL
-    reach = _compute_stretch(num_people, LEVEL / 2) * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    low, high = values + reach
+    low, high = _find_ends(values, deviations, num_people)
     return list(map(Place, values.tolist(), low.tolist(), high.tolist(), is_decided.tolist()))
+
+
+def _find_ends(values: np.ndarray, deviations: np.ndarray, num_people: int) -> np.ndarray:
+    """Finds the ends of the values' 95 % intervals, (2, n), by how draws of so many people deviate (draws, n)."""
+    reach = np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return values + _compute_stretch(num_people, LEVEL / 2) * reach
 
 
 def _find_not_worse(scores: np.ndarray, drawn: np.ndarray, num_people: int) -> np.ndarray:

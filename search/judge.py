@@ -20,7 +20,7 @@ from scipy import stats
 
 from search.effects import fit_effects
 from search.table import Row, Table
-from search.trainings import Observation, collect_trainings
+from search.trainings import Observation, Trainings, collect_trainings
 from utils.errors import UserError
 
 NUM_DRAWS = 2000  # of the bootstrap
@@ -128,10 +128,11 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
     if missing := [d for d, score in zip(digits, given, strict=True) if np.isnan(score)]:
         raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures, "
                         f"such as {missing[0]}")  # fmt: skip
-    by_digits = list_by_architecture(observations)
+    data = collect_trainings(observations)
+    by_digits = group_scores(data, observations)
     truth = np.array([np.mean(by_digits[d]) for d in digits])
     counts = np.array([len(by_digits[d]) for d in digits])
-    noise = np.sqrt(collect_trainings(observations).repeats.noise)
+    noise = np.sqrt(data.repeats.noise)
     return Judgement(
         num_architectures=len(digits),
         num_trainings=len(rows),
@@ -152,7 +153,11 @@ def list_by_architecture(observations: Sequence[Observation]) -> dict[str, np.nd
     Raises:
         UserError: too few trainings to know these parts.
     """
-    data = collect_trainings(observations)
+    return group_scores(collect_trainings(observations), observations)
+
+
+def group_scores(data: Trainings, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
+    """Does the same where ``data`` was collected from the observations already."""
     scores = data.scores - data.estimate_nuisance()
     return {d: scores[[o.digits == d for o in observations]] for d in sorted({o.digits for o in observations})}
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.judge import Interval, compare_orders, compare_seeds, estimate_tau, list_by_architecture
-from search.places import Place
 from search.table import Table
 from search.trainings import Observation
 from utils.errors import UserError
@@ -85,15 +84,6 @@ def study_signals(table: Table) -> dict[str, Interval]:
         ]
         found[name] = _compare(_average(table.observe(name)), _average(rest))
     return found
-
-
-def study_places(table: Table, metrics: Sequence[str]) -> dict[str, Sequence[Place]]:
-    """Studies what IN is worth at each of the twelve places, at the largest budget, by metric.
-
-    Raises:
-        UserError: as ``study_budgets``.
-    """
-    return {metric: table.predict(metric).places for metric in metrics}
 
 
 def can_be_studied(table: Table) -> bool:

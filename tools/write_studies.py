@@ -8,16 +8,18 @@ Every number comes from the rows in tables/; a test checks that the page is the 
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from search.effects import EffectsFit
 from search.judge import Interval
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
-from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_places, study_signals
+from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_signals
 from search.table import FOLDER, Table
+from tools.judge_search import format_interval
 from utils.files import write_atomically
 from utils.plots import save_figure
 from utils.tool import tool
@@ -47,8 +49,9 @@ def write_page(folder: Path) -> None:
         table = Table.load(path)
         parts.append(describe_table(table))
         if can_be_studied(table):
-            parts += [describe_budgets(table), describe_signals(table), describe_places(table)]
-            save_figure(draw_table_places(table), folder / name_picture(table))
+            fits = {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)}
+            parts += [describe_budgets(table), describe_signals(table), describe_places(table, fits)]
+            save_figure(draw_effects(fits), folder / name_picture(table))
         else:
             parts.append("Too few trainings so far to take folds and seeds out of their scores: nothing is said yet.\n")
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
@@ -68,7 +71,7 @@ def describe_table(table: Table) -> str:
 def describe_budgets(table: Table) -> str:
     """Study 1: when the order settles."""
     rows = [
-        (str(s.budget), f"{s.image_passes:,}", *map(format_interval, (s.unseen, s.held_out, s.loss, s.seeds)))
+        (str(s.budget), f"{s.image_passes:,}", *map(format_tau, (s.unseen, s.held_out, s.loss, s.seeds)))
         for s in study_budgets(table)
     ]
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
@@ -84,7 +87,7 @@ def describe_signals(table: Table) -> str:
     """Study 2: what should judge an architecture while searching."""
     found = study_signals(table)
     unseen = set(table.groups[UNSEEN])
-    seen = [(f"`{name}`", format_interval(tau)) for name, tau in found.items() if name not in unseen]
+    seen = [(f"`{name}`", format_tau(tau)) for name, tau in found.items() if name not in unseen]
     single = sorted(tau.value for name, tau in found.items() if name in unseen)
     text = (
         "### What should judge an architecture while searching?\n\nTau of each score with the mean over the unseen "
@@ -97,27 +100,26 @@ def describe_signals(table: Table) -> str:
     return text
 
 
-def describe_places(table: Table) -> str:
-    """Study 4: what IN is worth, and where."""
-    found = study_places(table, [UNSEEN, HELD_OUT])
+def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
+    """Study 4: what IN is worth, and where; ``fits`` of the largest budget, by metric."""
+    found = {metric: fit.places for metric, fit in fits.items()}
     rows = [(name, *(format_place(found[metric][i]) for metric in found)) for i, name in enumerate(PLACE_NAMES)]
     sure = "\n".join(f"- `{metric}`: {say_what_is_sure(places)}" for metric, places in found.items())
     named = [(f"{name} ({digits})", *(f"{v:.1%}" for v in values))
              for name, digits, values in list_named(table, NAMED, [UNSEEN, HELD_OUT])]  # fmt: skip
-    fit = table.predict(UNSEEN)
     text = (
         "### What is IN worth, and where?\n\nmAP with IN at a place minus mAP without it, over all other choices, at "
         f"the largest budget.\n\n![effects at the twelve places]({name_picture(table)})\n\n"
         f"{format_markdown(('place', f'`{UNSEEN}`', f'`{HELD_OUT}`'), rows)}\n{sure}\n\n"
-        f"The fit orders architectures that it has not seen at tau {fit.left_out_tau:.2f} (`{UNSEEN}`).\n"
+        f"The fit orders architectures that it has not seen at tau {fits[UNSEEN].left_out_tau:.2f} (`{UNSEEN}`).\n"
     )
     return f"{text}\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}" if named else text
 
 
-def draw_table_places(table: Table) -> Figure:
+def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
     """Draws the effects of IN at the twelve places, of unseen domains beside held-out images."""
     labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
-    return draw_places({labels[metric]: p for metric, p in study_places(table, [UNSEEN, HELD_OUT]).items()})
+    return draw_places({labels[metric]: fit.places for metric, fit in fits.items()})
 
 
 def name_picture(table: Table) -> str:
@@ -125,11 +127,9 @@ def name_picture(table: Table) -> str:
     return f"studies_{table.name}.png"
 
 
-def format_interval(interval: Interval | None) -> str:
+def format_tau(tau: Interval | None) -> str:
     """Writes tau with its interval."""
-    if interval is None or interval.value != interval.value:
-        return "–"
-    return f"{interval.value:.2f} ({interval.low:.2f} … {interval.high:.2f})"
+    return "–" if tau is None else format_interval(tau, ".2f")
 
 
 def format_place(place: Place) -> str:

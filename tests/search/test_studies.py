@@ -5,7 +5,7 @@ import pytest
 
 from search.arrays import plan_runs
 from search.places import PLACE_NAMES
-from search.studies import can_be_studied, list_named, study_budgets, study_places, study_signals
+from search.studies import can_be_studied, list_named, study_budgets, study_signals
 from search.table import Row, Table
 
 EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
@@ -51,7 +51,7 @@ def test_signals():
 
 
 def test_places():
-    places = dict(zip(PLACE_NAMES, study_places(simulate(0.02), ["unseen/mAP"])["unseen/mAP"], strict=True))
+    places = dict(zip(PLACE_NAMES, simulate(0.02).predict("unseen/mAP").places, strict=True))
     assert {name for name, place in places.items() if place.is_decided} >= {"conv2-1 inside", "conv4-2 outside"}
     assert places["conv2-1 inside"].value == pytest.approx(0.1, abs=0.05)
     assert places["conv4-2 outside"].value == pytest.approx(-0.2, abs=0.05)

@@ -32,17 +32,17 @@ def write_out(weights, maps):
     return sum(w * x for w, x in zip(weights, maps, strict=True))
 
 
-SHAPES = st.tuples(st.integers(1, 5), st.integers(2, 6), st.integers(1, 5), st.integers(1, 5))
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    shape=SHAPES,
+of_any_maps = given(
+    shape=st.tuples(st.integers(1, 5), st.integers(2, 6), st.integers(1, 5), st.integers(1, 5)),
     num_maps=st.integers(1, 4),
     layout=st.sampled_from(sorted(LAYOUTS)),
     chunk=st.sampled_from([1, 50, 2**17]),
     seed=st.integers(0, 99),
 )
+
+
+@settings(max_examples=40, deadline=None)
+@of_any_maps
 def test_weighted_sum_and_its_gradients_are_those_of_the_written_sum(shape, num_maps, layout, chunk, seed):
     maps, weights = draw_maps(num_maps, shape, layout, seed=seed), draw_weights(num_maps)
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -56,13 +56,7 @@ def test_weighted_sum_and_its_gradients_are_those_of_the_written_sum(shape, num_
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    shape=SHAPES,
-    num_maps=st.integers(1, 4),
-    layout=st.sampled_from(sorted(LAYOUTS)),
-    chunk=st.sampled_from([1, 50, 2**17]),
-    seed=st.integers(0, 99),
-)
+@of_any_maps
 def test_gated_sum_and_its_gradients_are_those_of_the_written_sum(shape, num_maps, layout, chunk, seed):
     maps, gate = draw_maps(num_maps, shape, layout, seed=seed), make_gate(shape[1])
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
