@@ -358,7 +358,7 @@ def test_torchrun_restarts_after_a_lost_process(searched, market_root, tmp_path)
             assert run.wait(600) == 0, log.read_text()
         finally:
             run.kill()
-    assert "continuing at epoch " in log.read_text()
+    assert "continuing at epoch 2" in log.read_text() or "continuing at epoch 3" in log.read_text()
     whole, parts = (load_checkpoint(folder / "run" / "checkpoints" / "last.pt") for folder in (searched, tmp_path))
     for name, tensor in whole["model"].items():
         assert torch.equal(tensor, parts["model"][name]), name
