@@ -10,7 +10,7 @@ from utils.errors import UserError
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 LAUNCHER_VARIABLE = "OSNET_NAS_LAUNCHER"  # set where a launcher of ours started the process
-_NUM_SPINS = "1000"  # a few microseconds
+_NUM_SPINS = "30000"  # about 0.1 ms; measured: longer is slower beside other programs, shorter on an idle machine
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 

@@ -1,7 +1,7 @@
 """Sums of feature maps, each weighted, in as few passes over memory as possible, forward and backward.
 
 Written out, ``sum(w * x for w, x in …)`` reads and writes a whole map for every product and every sum, and its gradient
-does so again for each. Here pieces that fit a core's cache go through all of it at once. Maps in another layout than
+does so again for each. Here pieces that fit the caches go through all of it at once. Maps in another layout than
 channels-last, and compilers, get the written-out sum.
 """
 
@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from utils.layout import as_rows, is_channels_last
-
-CHUNK = 2**17  # numbers of a map worked on at a time on a CPU
+from utils.layout import as_rows, chunk_size, is_channels_last
 
 
 def weighted_sum(weights: Tensor, maps: Iterable[Tensor]) -> Tensor:
@@ -147,11 +145,10 @@ def _are_alike(maps: Sequence[Tensor]) -> bool:
 def _iterate_pieces(*maps: Tensor) -> Iterator[Sequence[Tensor]]:
     """Yields the same piece of each map in channels-last, flat; on a GPU all of it."""
     flat = [as_rows(x).flatten() for x in maps]
-    size = flat[0].numel() if flat[0].is_cuda else CHUNK
-    return zip(*(x.split(size) for x in flat), strict=True)
+    return zip(*(x.split(chunk_size(flat[0])) for x in flat), strict=True)
 
 
 def _split_images(x: Tensor) -> Iterator[slice]:
     """Yields a few images at a time, of whose maps a few fit a core's cache; all on a GPU."""
-    step = len(x) if x.is_cuda else max(1, CHUNK // x[0].numel())
+    step = max(1, chunk_size(x) // x[0].numel())
     return (slice(start, start + step) for start in range(0, len(x), step))

@@ -5,7 +5,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utils import instance_norm as module
 from utils.instance_norm import instance_norm
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -40,7 +39,7 @@ def test_values_and_gradients_are_those_of_the_definition(shape, affine, layout,
     inputs = make(shape, layout, affine, seed=seed)
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr("utils.layout.CHUNK", chunk)
         results = [f(*inputs) for f in (instance_norm, define)]
         learning = [t for t in inputs if t is not None]
         gradients = [torch.autograd.grad(y, learning, gradient) for y in results]

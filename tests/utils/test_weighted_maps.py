@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osnet_blocks import ChannelGate
-from utils import weighted_maps as module
 from utils.weighted_maps import gated_sum, weighted_sum
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -47,7 +46,7 @@ def test_weighted_sum_and_its_gradients_are_those_of_the_written_sum(shape, num_
     maps, weights = draw_maps(num_maps, shape, layout, seed=seed), draw_weights(num_maps)
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr("utils.layout.CHUNK", chunk)
         results = [f(weights, maps) for f in (weighted_sum, write_out)]
         gradients = [torch.autograd.grad(y, [weights, *maps], gradient) for y in results]
     assert torch.equal(*results)
@@ -61,7 +60,7 @@ def test_gated_sum_and_its_gradients_are_those_of_the_written_sum(shape, num_map
     maps, gate = draw_maps(num_maps, shape, layout, seed=seed), make_gate(shape[1])
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr("utils.layout.CHUNK", chunk)
         results = [gated_sum(gate, maps), sum(gate(x) for x in maps)]
         gradients = [torch.autograd.grad(y, [*gate.parameters(), *maps], gradient) for y in results]
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
