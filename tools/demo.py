@@ -8,6 +8,11 @@ Plain OSNet and the published OSNet-AIN are trained the same way beside the foun
 continues where it was. Takes about eight minutes on two CPU cores.
 """
 
+from utils.launch import wait_briefly
+
+if __name__ == "__main__":
+    wait_briefly()  # before PyTorch is imported
+
 import argparse
 import json
 import os
@@ -19,6 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from datasets.synthetic import SyntheticSize
+from default_config import load_config
 from genotype import Genotype
 from main import main as run_main
 from tools.make_synthetic import draw_sheet
@@ -78,7 +84,8 @@ def main(words: Sequence[str] | None = None) -> int:
         run_step(folder / name, "quickstart_child.yaml", "model.genotype", genotype)
     scores = {name: read_scores(folder / name) for name in networks}
     save_figure(draw_comparison(scores), folder / "comparison.png")
-    people = draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], SyntheticSize(), folder / "data", 4)
+    size = SyntheticSize(**load_config([ROOT / "quickstart.yaml"]).synthetic)
+    people = draw_sheet([d.removeprefix("synthetic_") for d in DOMAINS], size, folder / "data", 4)
     save_contact_sheet(people, folder / "people.png")
     header = ["trained on synthetic_a", *(f"{name} ({kind}) mAP / rank-1" for name, kind in DOMAINS.items())]
     rows = [
