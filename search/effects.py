@@ -142,6 +142,17 @@ def fit_effects(observations: Sequence[Observation]) -> EffectsFit:
     )
 
 
+def predict(observations: Sequence[Observation], genotypes: np.ndarray) -> np.ndarray:
+    """Predicts the scores of genotypes (n, 6) for the mean fold and seed, (n,), as ``fit_effects`` does, and no more.
+
+    Raises:
+        UserError: as there.
+    """
+    data = collect_trainings(observations)
+    model, params = _fit_chosen_model(data)
+    return params[0] + code_model(model, genotypes) @ params[data.nuisance.shape[1] :]
+
+
 def code_model(name: str, genotypes: np.ndarray) -> np.ndarray:
     """Codes genotypes (n, 6) as the terms of one of ``MODELS``, centred over all 4,096."""
     inside, outside = (genotypes & 1) - 0.5, (genotypes >> 1) - 0.5
@@ -262,10 +273,15 @@ def _leave_out(data: Trainings) -> np.ndarray:
         rest = data.select(~own)
         if np.linalg.matrix_rank(rest.nuisance) < num_nuisance:
             continue
-        model = choose_model(rest)
-        scores, design = rest.whiten(code_model(model, rest.genotypes))
-        params = np.linalg.lstsq(design, scores, rcond=None)[0]
+        model, params = _fit_chosen_model(rest)
         blocking = data.nuisance[own, 1:] @ params[1:num_nuisance]
         predicted = params[0] + code_model(model, architecture[None]) @ params[num_nuisance:]
         pairs.append(((data.scores[own] - blocking).mean(), predicted.item()))
     return np.array(pairs)
+
+
+def _fit_chosen_model(data: Trainings) -> tuple[str, np.ndarray]:
+    """Fits the model that predicts best; returns its name and its parameters, those of fold and seed first."""
+    model = choose_model(data)
+    scores, design = data.whiten(code_model(model, data.genotypes))
+    return model, np.linalg.lstsq(design, scores, rcond=None)[0]

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from search.compare import Interval as Mean
 from search.effects import EffectsFit
 from search.judge import Interval
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_signals
+from search.study_searches import study_designs, study_random, study_searches
 from search.table import FOLDER, Table
 from tools.judge_search import format_interval
 from utils.files import write_atomically
@@ -25,6 +27,7 @@ from utils.plots import save_figure
 from utils.tool import tool
 
 PAGE_NAME = "studies.md"
+NUM_RANDOM = (8, 32)  # networks, of which the best is taken
 INTRODUCTION = """\
 # Studies
 
@@ -50,7 +53,9 @@ def write_page(folder: Path) -> None:
         parts.append(describe_table(table))
         if can_be_studied(table):
             fits = {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)}
-            parts += [describe_budgets(table), describe_signals(table), describe_places(table, fits)]
+            parts += [describe_budgets(table), describe_signals(table), describe_drawn_searches(table)]
+            parts += filter(None, [describe_searches(table, FOLDER / "searches" / table.name)])
+            parts.append(describe_places(table, fits))
             save_figure(draw_effects(fits), folder / name_picture(table))
         else:
             parts.append("Too few trainings so far to take folds and seeds out of their scores: nothing is said yet.\n")
@@ -116,6 +121,47 @@ def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
     return f"{text}\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}" if named else text
 
 
+def describe_drawn_searches(table: Table) -> str:
+    """Study 3, searches that the table's rows stand in for."""
+    studies = [(f"the best of {size} random networks", study_random(table, size, budget))
+               for size in NUM_RANDOM for budget in table.budgets]  # fmt: skip
+    designs = [study for budget in table.budgets if (study := study_designs(table, budget))]
+    studies += [(f"a fit of {study.num_trainings} random networks", study) for study in designs]
+    rows = [
+        (name, str(s.budget), f"{s.image_passes:,}", format_tau(s.tau), format_interval(s.regret, ".1%"),
+         format_interval(s.percentile, ".0%"))
+        for name, s in studies
+    ]  # fmt: skip
+    header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
+    note = "" if designs else "\nFor the fits the table has too few networks yet.\n"
+    return (
+        "### Which search?\n\nSearches that train children by themselves, drawn from the rows: means, and in brackets "
+        "where 95 % of such searches lie. They decide by held-out people and cameras and are judged by the unseen "
+        "domains at the largest budget: tau of their order, by how much mAP their answer is behind the best, and what "
+        "share of the networks it is better than. A fit is judged by networks that it has not seen; the best of some "
+        "random ones by the very trainings that it was chosen by, which flatters it.\n\n"
+        f"{format_markdown(header, rows)}{note}"
+    )
+
+
+def describe_searches(table: Table, folder: Path) -> str:
+    """Study 3, searches that ran and lie in a folder."""
+    rows = [
+        (f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", format_mean(s.tau, ".2f"),
+         format_mean(s.top_tau, ".2f"), format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"),
+         format_mean(s.percentile, ".0%"), f"{s.num_right} / {s.num_wrong}")
+        for s in study_searches(table, folder)
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first behind the best",
+              "the best of its first ten", "its answer better than", "places decided right / wrong")  # fmt: skip
+    return (
+        "Searches that ran, each by several seeds: means with 95 % intervals. A place is right where the fit of the "
+        f"table decides it too, with the same sign.\n\n{format_markdown(header, rows)}"
+    )
+
+
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
     """Draws the effects of IN at the twelve places, of unseen domains beside held-out images."""
     labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
@@ -130,6 +176,13 @@ def name_picture(table: Table) -> str:
 def format_tau(tau: Interval | None) -> str:
     """Writes tau with its interval."""
     return "–" if tau is None else format_interval(tau, ".2f")
+
+
+def format_mean(mean: Mean, spec: str) -> str:
+    """Writes a mean with the half of its interval, if it has one."""
+    if mean.mean != mean.mean:
+        return "–"
+    return f"{mean.mean:{spec}}" + (f" ± {mean.half_width:{spec}}" if mean.half_width == mean.half_width else "")
 
 
 def format_place(place: Place) -> str:

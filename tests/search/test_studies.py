@@ -12,7 +12,7 @@ EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
 UNSEEN = [f"synthetic_{letter}/mAP" for letter in "bcd"]
 
 
-def simulate(late_noise=0.0, early_noise=0.5, num_rows=None):
+def simulate(late_noise=0.0, early_noise=0.5, num_rows=None, num_extra=8):
     """Early scores are noise, late ones the truth; held-out images tell it, seen ones its contrary."""
     generator = np.random.default_rng(0)
     worth = np.zeros((6, 4))
@@ -20,7 +20,7 @@ def simulate(late_noise=0.0, early_noise=0.5, num_rows=None):
     worth[5] = [0, 0, -0.2, -0.2]  # and outside the last
     worth += generator.normal(0, 0.01, (6, 4))
     truth = 0.5 + sum(worth[b][EVERYTHING[:, b]] for b in range(6))
-    runs, rows = plan_runs(32, 3, num_extra=8), []
+    runs, rows = plan_runs(32, 3, num_extra=num_extra), []
     for run, seed in [(run, 1) for run in runs] + [(run, 2) for run in runs[:6]]:
         for epochs, noise in ((10, early_noise), (40, late_noise)):
             score = float(truth[int(run.digits, 4)]) + 0.3 * run.fold + 0.1 * seed + generator.normal(0, noise)

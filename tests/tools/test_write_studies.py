@@ -4,6 +4,7 @@ from pathlib import Path
 
 from search.table import append_rows
 from tests.search.test_studies import UNSEEN, simulate
+from tests.search.test_study_searches import TRUTH, write_search
 from tools import write_studies as module
 from tools.write_studies import main
 
@@ -24,6 +25,8 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     append_rows(tmp_path / "small.jsonl", table.groups, simulate(num_rows=10).rows, "too small a table")
     append_rows(tmp_path / "whole.jsonl", {"unseen/mAP": UNSEEN}, table.rows, "a simulated table")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
+    for seed in (1, 2):
+        write_search(tmp_path / "searches" / "whole" / f"gumbel-seed{seed}", TRUTH)
     (tmp_path / "out").mkdir()
     assert main(["--folder", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "studies.md").read_text()
@@ -32,6 +35,9 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "40 architectures, 46 trainings; 6 architectures were trained by more than one seed" in whole
     assert "| 40 | 4,000 | 1.00 (1.00 … 1.00) |" in whole
     assert "IN helps at conv2-1 inside" in whole
+    assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
+    assert "too few networks yet" in whole and "a fit of 32" not in whole
+    assert "| `gumbel` | 2 | 500 | " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 

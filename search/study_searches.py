@@ -1,0 +1,200 @@
+"""What a table says of searches: those that ran, and those that its own rows can stand in for.
+
+A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that only trains children by
+themselves needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact
+expectation over its rows; a designed experiment's fit is made again and again with other rows, and judged by the rest.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genotype import Genotype
+from search.compare import Interval as Mean
+from search.compare import estimate
+from search.effects import predict
+from search.judge import Interval, judge_search, list_by_architecture, measure
+from search.places import PLACE_NAMES, Place
+from search.studies import HELD_OUT, UNSEEN
+from search.submission import read_submission
+from search.table import Table
+from utils.errors import UserError
+
+NUM_RUNS = 32  # trainings of a designed experiment
+NUM_DRAWS = 200  # designed experiments
+MIN_JUDGES = 20  # architectures that judge a designed experiment, beside those that it has seen
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class SearchStudy:
+    """Searches by one method, each with a seed of its own; means with 95 % intervals.
+
+    Attributes:
+        method: Its name.
+        tau: Kendall's tau-b with the order by the unseen domains.
+        top_tau: The same within the best tenth of the architectures.
+        regret: By how much the network that it ranks first among the trained ones is below the best of them.
+        regret_of_ten: By how much the best of its first ten is.
+        percentile: Share of the trained architectures that its answer is better than.
+        image_passes: Images that passed forward and backward.
+        num_right: Places that it calls decided and the table does too, with the same sign, over all searches.
+        num_wrong: With the other sign.
+    """
+
+    method: str
+    tau: Mean
+    top_tau: Mean
+    regret: Mean
+    regret_of_ten: Mean
+    percentile: Mean
+    image_passes: float
+    num_right: int
+    num_wrong: int
+
+
+@dataclass(frozen=True)
+class DrawnStudy:
+    """Searches of one kind whose trainings are drawn from a table; means, and where 95 % of the searches lie.
+
+    Attributes:
+        num_trainings: Of one search.
+        budget: In epochs.
+        image_passes: Of one search.
+        tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
+        regret: By how much its answer is below the best that it could have given.
+        percentile: Share of the other possible answers that its answer is better than.
+    """
+
+    num_trainings: int
+    budget: int
+    image_passes: int
+    tau: Interval | None
+    regret: Interval
+    percentile: Interval
+
+
+def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
+    """Judges the searches below a folder, method by method, by the largest budget.
+
+    Raises:
+        UserError: a folder's name is not METHOD-seedN, or what is in it is no search.
+    """
+    if not folder.is_dir():
+        return []
+    methods: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        match = re.fullmatch(r"(.+)-seed\d+", path.name)
+        if match is None:
+            raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
+        methods.setdefault(match[1], []).append(path)
+    truth = table.predict(UNSEEN).places
+    return [_study_method(table, method, paths, truth) for method, paths in methods.items()]
+
+
+def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Sequence[Place]) -> SearchStudy:
+    measures, percentiles, passes, signs = [], [], [], list[bool]()
+    for path in paths:
+        submission = read_submission(path)
+        if submission.scores is None:
+            raise UserError(f"{path} has no ranking.npz")
+        judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
+        measures.append(judgement.search)
+        percentiles.append(judgement.answer.percentile.value)
+        found = Genotype.from_json(path / "genotype.json").found
+        passes.append(found["costs"]["image_passes"])
+        signs += _compare_places(found["places"], truth)
+    columns = {
+        name: estimate([getattr(m, name) for m in measures]) for name in ("tau", "top_tau", "regret", "regret_of_ten")
+    }
+    return SearchStudy(
+        method,
+        **columns,
+        percentile=estimate(percentiles),
+        image_passes=float(np.mean(passes)),
+        num_right=sum(signs),
+        num_wrong=len(signs) - sum(signs),
+    )
+
+
+def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:
+    """Yields for each place that both call decided whether they agree."""
+    values = {place["place"]: place["value"] for place in found if place["decided"]}
+    for name, place in zip(PLACE_NAMES, truth, strict=True):
+        if place.is_decided and name in values:
+            yield (values[name] > 0) == (place.value > 0)
+
+
+def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
+    """Studies the best of some random networks by held-out images: exact expectations over all choices.
+
+    The trainings that are chosen by are those that judge, so chance that favours both is not taken out.
+
+    Raises:
+        UserError: too few trainings.
+    """
+    held_out, truth = _average(table, HELD_OUT, budget), _average(table, UNSEEN)
+    digits = sorted(held_out, key=lambda d: held_out[d])  # the table has all budgets of a training or none
+    scores = np.array([truth[d] for d in digits])
+    size = min(num_trainings, len(digits))
+    chances = np.array([comb(i, size - 1) for i in range(len(digits))], dtype=float) / comb(len(digits), size)
+    percentiles = (scores[:, None] > scores).sum(axis=1) / (len(scores) - 1)
+    return DrawnStudy(
+        size,
+        budget,
+        size * _count_passes(table, budget),
+        tau=None,
+        regret=_summarize(scores.max() - scores, chances),
+        percentile=_summarize(percentiles, chances),
+    )
+
+
+def study_designs(table: Table, budget: int) -> DrawnStudy | None:
+    """Studies the fit of ``NUM_RUNS`` random networks by held-out images; None where the table is too small.
+
+    Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
+    """
+    rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
+    digits = sorted(rows)
+    if len(digits) < NUM_RUNS + MIN_JUDGES:
+        return None
+    truth = _average(table, UNSEEN)
+    generator, measures = np.random.default_rng(0), []
+    for _ in range(NUM_DRAWS):
+        chosen = set(generator.choice(digits, NUM_RUNS, replace=False).tolist())
+        rest = [d for d in digits if d not in chosen]
+        try:
+            predicted = predict([rows[d] for d in sorted(chosen)], np.array([[int(k) for k in d] for d in rest]))
+        except UserError:
+            continue  # a candidate that none of the 32 has: an orthogonal array would have it
+        measures.append(measure(predicted, np.array([truth[d] for d in rest])))
+    return DrawnStudy(
+        NUM_RUNS,
+        budget,
+        NUM_RUNS * _count_passes(table, budget),
+        tau=_summarize(np.array([m.tau for m in measures])),
+        regret=_summarize(np.array([m.regret for m in measures])),
+        percentile=_summarize(np.array([m.percentile for m in measures])),
+    )
+
+
+def _average(table: Table, metric: str, budget: int | None = None) -> dict[str, float]:
+    return {d: float(np.mean(s)) for d, s in list_by_architecture(table.observe(metric, budget)).items()}
+
+
+def _count_passes(table: Table, budget: int) -> int:
+    return round(float(np.mean([row.image_passes for row in table.at(budget)])))
+
+
+def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interval:
+    """Returns the mean of values, (n,), and the ends between which 95 % lie; ``chances``: of each, default equal."""
+    chances = np.full(len(values), 1 / len(values)) if chances is None else chances
+    order = np.argsort(values)
+    rising, below = values[order], np.cumsum(chances[order])
+    low, high = rising[np.searchsorted(below, [LEVEL / 2, 1 - LEVEL / 2]).clip(max=len(rising) - 1)]
+    return Interval(float(values @ chances), float(low), float(high))

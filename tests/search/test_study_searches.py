@@ -1,0 +1,95 @@
+"""Studies of searches, on simulated tables whose truth is known."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from genotype import BLOCK_NAMES, Genotype
+from search.answer import Answer, BlockAnswer, write_ranking
+from search.judge import list_by_architecture
+from search.places import PLACE_NAMES, Place
+from search.study_searches import study_designs, study_random, study_searches
+from search.table import Table
+from tests.search.test_studies import EVERYTHING, simulate
+from utils.errors import UserError
+
+TRUTH = 0.1 * (EVERYTHING[:, 0] % 2) - 0.2 * (EVERYTHING[:, 5] > 1)  # what the simulated tables are made of
+PLACES = {"conv2-1 inside": 0.1, "conv4-2 outside": -0.2}
+
+
+def write_search(folder, scores, places=None):
+    """Leaves what a search leaves: ``scores`` (4096,), and the places that it calls decided."""
+    digits = "".join(map(str, EVERYTHING[scores.argmax()]))
+    block = BlockAnswer("OSBlock", False, "simulated", np.zeros(4))
+    decided = [Place(places.get(n, 0.0), 0.0, 0.0, n in places) for n in PLACE_NAMES] if places else ()
+    genotype = Genotype.from_digits(digits)
+    answer = Answer("design", genotype, [block] * len(BLOCK_NAMES), "worth", scores, "score", [], {"image_passes": 500},
+                    places=decided)  # fmt: skip
+    folder.mkdir(parents=True)
+    replace(genotype, found=answer.as_found({})).to_json(folder / "genotype.json")
+    write_ranking(folder / "ranking.npz", scores)
+
+
+def test_searches_that_ran(tmp_path):
+    generator = np.random.default_rng(0)
+    for seed in (1, 2, 3):
+        write_search(tmp_path / f"good-seed{seed}", TRUTH + generator.normal(0, 1e-3, 4096), PLACES)
+        write_search(tmp_path / f"bad-seed{seed}", -TRUTH, {"conv2-1 inside": -0.1, "conv4-2 inside": 0.1})
+    write_search(tmp_path / "once-seed1", TRUTH)
+    (tmp_path / "a note").write_text("no search")
+    found = {s.method: s for s in study_searches(simulate(0.02), tmp_path)}
+    good, bad, once = (found[name] for name in ("good", "bad", "once"))
+    assert good.tau.mean > 0.6 and good.percentile.mean > 0.9 and good.regret.mean < 0.1 < bad.regret.mean
+    assert good.tau.num == 3 and 0 < good.tau.half_width < 0.2
+    assert bad.tau.mean < -0.5 and bad.percentile.mean < 0.1
+    assert (good.num_right, good.num_wrong) == (6, 0)
+    assert (bad.num_right, bad.num_wrong) == (0, 3)  # the table does not decide conv4-2 inside
+    assert np.isnan(once.tau.half_width) and (once.num_right, once.num_wrong) == (0, 0)
+    assert once.image_passes == 500
+
+
+def test_folders_that_are_no_searches(tmp_path):
+    assert study_searches(simulate(), tmp_path / "none") == []
+    (tmp_path / "gumbel").mkdir()
+    with pytest.raises(UserError, match="METHOD-seedN"):
+        study_searches(simulate(), tmp_path)
+    write_search(tmp_path / "searches" / "gumbel-seed1", TRUTH)
+    (tmp_path / "searches" / "gumbel-seed1" / "ranking.npz").unlink()
+    with pytest.raises(UserError, match=r"no ranking\.npz"):
+        study_searches(simulate(), tmp_path / "searches")
+
+
+def test_best_of_random_networks_is_what_all_choices_give_on_average():
+    table = simulate(0.02)
+    table = Table("small", table.groups, [row for row in table.rows if row.seed == 1])
+    study = study_random(table, 2, 10)
+    truth, early = (
+        {digits: scores.mean() for digits, scores in list_by_architecture(table.observe(*at)).items()}
+        for at in (("unseen/mAP", 40), ("heldout_new/mAP", 10))
+    )
+    answers = [truth[max(pair, key=lambda d: early[d])] for pair in combinations(truth, 2)]
+    best = max(truth.values())
+    assert study.regret.value == pytest.approx(best - np.mean(answers))
+    assert study.regret.low == pytest.approx(best - np.quantile(answers, 0.975, method="inverted_cdf"), abs=0.02)
+    assert study.regret.high == pytest.approx(best - np.quantile(answers, 0.025, method="inverted_cdf"), abs=0.02)
+    shares = [np.mean([a > other for other in truth.values()]) for a in answers]
+    assert study.percentile.value == pytest.approx(np.mean(shares) * len(truth) / (len(truth) - 1))
+    assert (study.image_passes, study.num_trainings, study.tau) == (2 * 1000, 2, None)
+
+
+def test_random_networks_that_are_more_than_there_are():
+    table = simulate()
+    assert study_random(table, 1000, 40).num_trainings == 40
+    assert study_random(table, 1000, 40).regret.value == pytest.approx(0, abs=1e-2)  # late scores are the truth
+
+
+def test_designs():
+    assert study_designs(simulate(), 40) is None  # 40 networks: too few to judge by
+    table = simulate(0.02, early_noise=0.5, num_extra=40)
+    late, early = study_designs(table, 40), study_designs(table, 10)
+    assert late.tau.value > 0.5 and late.percentile.value > 0.8
+    assert abs(early.tau.value) < 0.3 and early.regret.value > late.regret.value
+    assert late.tau.low < late.tau.value < late.tau.high
+    assert (late.num_trainings, late.image_passes) == (32, 32 * 4000)
