@@ -45,7 +45,7 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     Raises:
         UserError: too few trainings to take folds and seeds out.
     """
-    final = _average(table.observe(UNSEEN))
+    final = average(table.observe(UNSEEN))
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
@@ -56,8 +56,8 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
                 budget,
                 round(float(np.mean([row.image_passes for row in rows]))),
                 unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
-                held_out=_compare(_average(table.observe(HELD_OUT, budget)), final),
-                loss=_compare(_average(losses), final),
+                held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
+                loss=_compare(average(losses), final),
                 seeds=compare_seeds([scores for scores in unseen.values() if len(scores) > 1]),
             )
         )
@@ -74,15 +74,15 @@ def study_signals(table: Table) -> dict[str, Interval]:
     """
     unseen = table.groups[UNSEEN]
     seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
-    final = _average(table.observe(UNSEEN))
-    found = {name: _compare(_average(table.observe(name)), final) for name in seen}
+    final = average(table.observe(UNSEEN))
+    found = {name: _compare(average(table.observe(name)), final) for name in seen}
     for name in unseen if len(unseen) > 1 else ():
         others = [other for other in unseen if other != name]
         rest = [
             Observation(row.digits, row.fold, row.seed, float(np.mean([table.score(row, other) for other in others])))
             for row in table.at()
         ]
-        found[name] = _compare(_average(table.observe(name)), _average(rest))
+        found[name] = _compare(average(table.observe(name)), average(rest))
     return found
 
 
@@ -91,7 +91,7 @@ def can_be_studied(table: Table) -> bool:
     if UNSEEN not in table.groups or not table.rows:
         return False
     try:
-        _average(table.observe(UNSEEN))
+        average(table.observe(UNSEEN))
     except UserError:
         return False
     return True
@@ -101,13 +101,18 @@ def list_named(
     table: Table, names: Mapping[str, str], metrics: Sequence[str]
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Lists the named architectures that a table has: name, digits, and the mean of each metric, fold and seed out."""
-    averages = [_average(table.observe(metric)) for metric in metrics]
+    averages = [average(table.observe(metric)) for metric in metrics]
     for name, digits in names.items():
         if digits in averages[0]:
             yield name, digits, [average[digits] for average in averages]
 
 
-def _average(observations: Sequence[Observation]) -> dict[str, float]:
+def average(observations: Sequence[Observation]) -> dict[str, float]:
+    """Returns each architecture's mean score, the parts of fold and seed taken out, by its digits.
+
+    Raises:
+        UserError: too few trainings to know these parts.
+    """
     return {digits: float(np.mean(scores)) for digits, scores in list_by_architecture(observations).items()}
 
 

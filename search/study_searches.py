@@ -18,9 +18,9 @@ from genotype import Genotype
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.effects import predict
-from search.judge import Interval, judge_search, list_by_architecture, measure
+from search.judge import Interval, judge_search, measure
 from search.places import PLACE_NAMES, Place
-from search.studies import HELD_OUT, UNSEEN
+from search.studies import HELD_OUT, UNSEEN, average
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
@@ -138,7 +138,7 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     Raises:
         UserError: too few trainings.
     """
-    held_out, truth = _average(table, HELD_OUT, budget), _average(table, UNSEEN)
+    held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
     digits = sorted(held_out, key=lambda d: held_out[d])  # the table has all budgets of a training or none
     scores = np.array([truth[d] for d in digits])
     size = min(num_trainings, len(digits))
@@ -163,7 +163,7 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     digits = sorted(rows)
     if len(digits) < NUM_RUNS + MIN_JUDGES:
         return None
-    truth = _average(table, UNSEEN)
+    truth = average(table.observe(UNSEEN))
     generator, measures = np.random.default_rng(0), []
     for _ in range(NUM_DRAWS):
         chosen = set(generator.choice(digits, NUM_RUNS, replace=False).tolist())
@@ -181,10 +181,6 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
         regret=_summarize(np.array([m.regret for m in measures])),
         percentile=_summarize(np.array([m.percentile for m in measures])),
     )
-
-
-def _average(table: Table, metric: str, budget: int | None = None) -> dict[str, float]:
-    return {d: float(np.mean(s)) for d, s in list_by_architecture(table.observe(metric, budget)).items()}
 
 
 def _count_passes(table: Table, budget: int) -> int:
