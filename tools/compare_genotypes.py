@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
@@ -34,6 +33,7 @@ from search.trials import MAIN, describe_outcome
 from tools.complexity import build_child_of
 from utils.complexity import compute_complexity, measure_latency
 from utils.devices import list_gpus
+from utils.drawing import Figure
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.log import format_table, start_log

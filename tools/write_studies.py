@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from search.effects import EffectsFit
 from search.judge import Interval
 from search.places import PLACE_NAMES, Place, say_what_is_sure
@@ -20,6 +18,7 @@ from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_signals
 from search.table import FOLDER, Table
 from tools.judge_search import format_interval
+from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
 from utils.tool import tool
