@@ -5,14 +5,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
 from search.places import PLACE_NAMES, Place
+from utils.drawing import Axes, Figure, MaxNLocator, rc_context
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
 TEXT = "#010203"  # stands for the page's text colour until the figure is in the page
