@@ -9,6 +9,7 @@ its budgets; rows of the same genotype, seed and fold come from the same trainin
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -235,7 +236,8 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise UserError(f"cannot lock {path} by {lock}: {error.strerror}; remove what is there") from error
+        advice = "; remove what is there" if error.errno in (errno.ELOOP, errno.EISDIR) else ""
+        raise UserError(f"cannot lock {path} by {lock}: {error.strerror}{advice}") from error
 
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_other_runs_refuse_its_folder(run, run_main, tmp_path, capsys):
     assert run() == 0
     before = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert run_main(name="osnet_nas") == 2
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already holds a run of a designed search; give its command again" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "genotype.json").read_text()) == before
 
 
