@@ -85,7 +85,9 @@ def draw_distribution(answer: Answer) -> Figure:
     """Draws how the scores of all 4,096 genotypes are spread, and where the known and the found ones are."""
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(answer.scores, bins=60, color=COLOURS[4])
+    low, high = float(answer.scores.min()), float(answer.scores.max())
+    margin = max(0.0, 1e-6 * max(abs(low), abs(high)) - (high - low))  # where all are the same but for rounding
+    axes.hist(answer.scores, bins=60, range=(low - margin, high + margin), color=COLOURS[4])
     for (name, digits), style in zip({**NAMED, "found": answer.genotype.digits}.items(), STYLES, strict=True):
         value, is_found = answer.scores[number_of(digits)], name == "found"
         colour, width = (FOUND, 2.5) if is_found else (TEXT, 1.2)
