@@ -220,8 +220,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory-epochs", type=int, default=5)
     parser.add_argument("--listing", action="store_true", help="measure how long MSMT17's file list takes, alone")
     args = parser.parse_args(words)
-    if args.images < 1 or args.memory_epochs < 0 or not 0 < args.seconds < 1e6:
-        raise UserError("--images must be at least 1, --memory-epochs at least 0, --seconds above 0")
+    if args.images < BATCH_SIZE or args.memory_epochs < 0 or not 0 < args.seconds < 1e6:
+        raise UserError(f"--images must be at least {BATCH_SIZE}, --memory-epochs at least 0, --seconds above 0")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if args.listing:
@@ -231,6 +231,8 @@ def main(words: Sequence[str] | None = None) -> int:
             samples = merge_sources([read_market1501(args.root, ReadOptions()).train])[: args.images]
         else:
             samples = draw_images(Path(folder), args.images)
+        if len(samples) < BATCH_SIZE:
+            raise UserError(f"{args.root} has {len(samples)} training images, a batch takes {BATCH_SIZE}")
         print(f"{len(samples)} images, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}\n")
         cache = open_cache("ram", [s.path for s in samples], HEIGHT, WIDTH, Path(folder))
         assert cache is not None
