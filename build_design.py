@@ -13,13 +13,14 @@ from datasets.holdout import count_folds, hold_out
 from default_config import flatten, load_config
 from engine.metrics import list_versions
 from experiment import hash_settings
-from search.design import Design, DesignedSearch
+from search.design import CONFIRM_SEEDS, Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.trials import Trial
 from utils.devices import list_gpus
 from utils.errors import UserError
 
 _FROM_SEARCH = (*DATA_KEYS, "nas.held_out", "nas.num_folds", "use_gpu")
+_LARGEST_SEED = 2**63 - 1 - CONFIRM_SEEDS - 1  # both rounds have seeds of their own
 _PER_TRIAL = {"model.genotype", "train.seed", "nas.fold", "data.targets"}
 _WHEN_SCORED = {"test.eval_freq", "test.start_eval", "test.eval_epochs", "test.style_shift", "test.num_splits"}
 
@@ -49,6 +50,10 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, CfgNode, s
         "torch": list_versions()["torch"],
     }
     nas = cfg.nas
+    if cfg.train.seed > _LARGEST_SEED:
+        raise UserError(
+            f"train.seed {cfg.train.seed}: nas.method design needs the next ones too, at most {_LARGEST_SEED}"
+        )
     num_folds = count_folds(nas.held_out, nas.num_folds, len(cfg.data.sources))
     plan = Design(nas.design.runs, nas.design.extra_runs, nas.design.confirm, num_folds, cfg.train.seed)
 

@@ -137,7 +137,8 @@ def _to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"a PIL image of mode {image.mode} has no 8-bit colours; give the path of its file")
         image = np.array(to_rgb(image))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"expected a path, a PIL image or an array (H, W, 3) uint8 in RGB, got {got}")
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    # a copy where it may not be written, of which PyTorch would warn
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)

@@ -348,6 +348,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command:
     """
     if runtime.world_size > 1:
         raise UserError("nas.method design starts its trainings itself; start it without torchrun")
+    if cfg.model.resume not in ("", "auto"):
+        raise UserError("nas.method design goes on in its own folder by itself; leave model.resume out")
     folder = RunFolder(Path(cfg.data.save_dir), TRAIN_LOG)
     folder.lock_if_started()
     if not (folder.path / PLAN_NAME).exists():

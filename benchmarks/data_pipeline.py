@@ -13,9 +13,10 @@ as many lists and empty files as the real ones; the goal is under 3 s.
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ from datasets.market1501 import read_market1501
 from datasets.msmt17 import read_msmt17
 from datasets.samplers import RandomSampler
 from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, Pipeline
+from utils.errors import UserError
 from utils.log import format_table
+from utils.tool import tool
 
 HEIGHT, WIDTH, BATCH_SIZE, TURNS = 256, 128, 64, 5
 TRANSFORMS = ("random_flip", "color_jitter")
@@ -207,31 +210,37 @@ def measure_listing(root: Path) -> None:
     print(f"{count:,} files of MSMT17 listed in {best:.2f} s (best of 3): {best / meant:.2f} of the {meant} s meant")
 
 
-def main() -> None:
-    """Runs the benchmark."""
+@tool("data_pipeline")
+def main(words: Sequence[str] | None = None) -> int:
+    """Reads the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder that holds market1501/; none: drawn images")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
     parser.add_argument("--memory-epochs", type=int, default=5)
     parser.add_argument("--listing", action="store_true", help="measure how long MSMT17's file list takes, alone")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
+    if args.images < BATCH_SIZE or args.memory_epochs < 0 or not 0 < args.seconds < 1e6:
+        raise UserError(f"--images must be at least {BATCH_SIZE}, --memory-epochs at least 0, --seconds above 0")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if args.listing:
             measure_listing(Path(folder))
-            return
+            return 0
         if args.root:
             samples = merge_sources([read_market1501(args.root, ReadOptions()).train])[: args.images]
         else:
             samples = draw_images(Path(folder), args.images)
+        if len(samples) < BATCH_SIZE:
+            raise UserError(f"{args.root} has {len(samples)} training images, a batch takes {BATCH_SIZE}")
         print(f"{len(samples)} images, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}\n")
         cache = open_cache("ram", [s.path for s in samples], HEIGHT, WIDTH, Path(folder))
         assert cache is not None
         for workers in (1, 2):
             compare(samples, cache, workers, args.seconds)
         watch_memory(samples, args.memory_epochs)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from datasets.base import Sample
 from datasets.cache import ImageCache
@@ -25,6 +26,9 @@ from utils.match_ranks import JUNK_PID
 from utils.printable import make_printable
 
 logger = logging.getLogger(__name__)
+
+# one that could not be started, for want of open files, has nothing to end, but PyTorch would look for this
+_MultiProcessingDataLoaderIter._shutdown = True
 
 _STAND_INS = {"replace": "another image of the same identity stands in", "blank": "no score counts it"}
 

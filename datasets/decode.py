@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ try:
     from torchvision.io import decode_jpeg
 except ImportError:  # a version that has given its decoders up
     decode_jpeg = None
+
+# torchvision says with each image that its decoders will go one day; above, that is provided for
+warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
 _JPEG_START = b"\xff\xd8\xff"
 

@@ -230,6 +230,7 @@ def _draw_all(domain: str, size: SyntheticSize, tasks: list[_Task], folder: Path
     for part in _PARTS:
         (folder / part).mkdir(parents=True)
     label = f"drawing synthetic_{domain}"
+    workers = min(workers, len(tasks))
     if workers == 1:
         _draw(domain, size, progress(tasks, len(tasks), label), folder)
         return

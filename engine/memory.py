@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from utils.distributed import Runtime
+from utils.errors import UserError
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
@@ -46,6 +47,29 @@ def measure_free_memory(runtime: Runtime) -> int | None:
         if limit and used and limit[0] != "max":
             free = min(free, int(limit[0]) - int(used[0]) + int(cached))
     return max(free, 0) // runtime.local_world_size
+
+
+def check_inference(runtime: Runtime, num_images: int, height: int, width: int, multiplier: float) -> None:
+    """Checks that the network's largest maps fit the memory, where a system would rather end the process than say no.
+
+    Args:
+        runtime: Device and processes.
+        num_images: That pass at a time.
+        height: Of an image, px.
+        width: Of an image, px.
+        multiplier: Channel multiplier.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    free = measure_free_memory(runtime)
+    # images, and the stem's 64 channels at a quarter of their pixels, before and after a layer
+    needed = 4 * num_images * height * width * round(3 + 2 * 16 * multiplier)
+    if free is not None and needed > free:
+        raise UserError(
+            f"the memory is too small for {num_images:,} image(s) of {height}×{width} at a time: "
+            f"{needed / 2**30:,.1f} GiB needed, {free / 2**30:,.1f} free; ask for smaller images or fewer at a time"
+        )
 
 
 def advise_batch_size(runtime: Runtime, num_images: int, amp: str, device_batch: int = 0) -> str:

@@ -130,8 +130,8 @@ def explain_faults(runtime: Runtime, advice: str) -> Iterator[None]:
     """Turns the machine's faults inside of the block into one line: a full memory, with ``advice``, or a lost worker.
 
     Raises:
-        UserError: a GPU's or the machine's memory was not enough, there was no thread, or a process that loads images
-            was killed.
+        UserError: a GPU's or the machine's memory was not enough, there was no thread, a process that loads images
+            was killed, or a file or folder could not be used that nobody has looked at before.
     """
     try:
         yield
@@ -153,4 +153,6 @@ def explain_faults(runtime: Runtime, advice: str) -> Iterator[None]:
                 "a process that loads images was killed, most often for want of memory; lower data.workers or "
                 "train.batch_size, then continue with model.resume auto"
             ) from error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise UserError(f"cannot use {error.filename}: {error.strerror or error}") from error
         raise

@@ -61,8 +61,9 @@ class LocalLauncher:
         Whatever ends the iteration early, a signal above all, asks the commands that still run to stop, and waits.
         """
         threads = max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        jobs = max(1, min(self.jobs, len(commands)))
         places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for place in range(self.jobs):
+        for place in range(jobs):
             gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
             places.put({"OMP_NUM_THREADS": str(threads), **gpu})
         running: set[subprocess.Popen[str]] = set()
@@ -74,7 +75,7 @@ class LocalLauncher:
             finally:
                 places.put(place)
 
-        pool = ThreadPoolExecutor(self.jobs)
+        pool = ThreadPoolExecutor(jobs)
         try:
             left = {pool.submit(run_in_place, name, command) for name, command in commands.items()}
             while left:

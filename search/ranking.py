@@ -13,7 +13,6 @@ tree is at work. The largest are those of the first two blocks, at a quarter of 
 import hashlib
 import logging
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +27,10 @@ from torch.nn import functional as F
 from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_GENOTYPES
 from utils.batch_norm import find_batch_norms
 from utils.distributed import Runtime
+from utils.errors import UserError
 from utils.files import write_atomically
 from utils.log import format_duration
+from utils.read_arrays import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -193,11 +194,10 @@ class Ranker:
         if not self.progress.exists():
             return nothing
         try:
-            with self.progress.open("rb") as opened, np.load(opened) as file:
-                saved, found = str(file["fingerprint"]), file["ap"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            saved, found = "damaged", nothing
-        if saved == self.fingerprint:
+            saved, found = read_arrays(self.progress, "ranking's progress", ["fingerprint", "ap"], 2 * nothing.nbytes)
+        except UserError:
+            saved, found = np.array("damaged"), nothing
+        if str(saved) == self.fingerprint and found.shape == nothing.shape and found.dtype == nothing.dtype:
             return found
         logger.warning("%s is of other weights, images or settings, or damaged: ranking anew", self.progress)
         return nothing

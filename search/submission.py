@@ -1,6 +1,7 @@
 """Reads what a search, of this project or a stranger's, says of all genotypes, and what it chose."""
 
-import zipfile
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 from genotype import NUM_GENOTYPES, Genotype, is_digits
 from search.answer import RANKING_NAME, list_digits
 from utils.errors import UserError
+from utils.read_arrays import read_arrays
 from utils.read_file import read_text
+
+_SCORE = re.compile(r"\s*[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def read_submission(path: Path) -> Submission:
     if path.is_dir():
         ranking = path / RANKING_NAME
         digits = Genotype.from_json(path / "genotype.json").digits
-        return Submission(path.name, digits, read_ranking(ranking) if ranking.is_file() else None)
+        return Submission(path.name, digits, read_ranking(ranking) if os.path.lexists(ranking) else None)
     return _read_lines(path)
 
 
@@ -51,18 +55,14 @@ def read_ranking(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is damaged, or of another space of architectures.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            scores = np.asarray(arrays["scores"], dtype=np.float64)
-    except OSError as error:
-        raise UserError(f"cannot read ranking {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no ranking: expected an array 'scores' with a number for each genotype") from error
+    (scores,) = read_arrays(path, "ranking", ["scores"])
+    if scores.dtype.kind not in "iuf":
+        raise UserError(f"{path} is no ranking: its scores are {scores.dtype}, expected are numbers")
     if scores.shape != (NUM_GENOTYPES,):
         raise UserError(f"{path} ranks another space: scores {scores.shape}, expected ({NUM_GENOTYPES},)")
     if not np.isfinite(scores).all():
         raise UserError(f"{path}: {np.count_nonzero(~np.isfinite(scores))} scores are not finite")
-    return scores
+    return scores.astype(np.float64)
 
 
 def _read_lines(path: Path) -> Submission:
@@ -75,10 +75,9 @@ def _read_lines(path: Path) -> Submission:
         if not is_digits(digits) or digits in scores:
             problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3"
             raise UserError(f"{path}, line {number}: {digits!r} {problem}")
-        try:
-            scores[digits] = float(text)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {text!r} is no score; expected DIGITS SCORE") from error
+        if not _SCORE.fullmatch(text):
+            raise UserError(f"{path}, line {number}: {text!r} is no score; expected DIGITS SCORE")
+        scores[digits] = float(text)
         if not np.isfinite(scores[digits]):
             raise UserError(f"{path}, line {number}: the score is not finite")
     if not scores:

@@ -9,10 +9,12 @@ its budgets; rows of the same genotype, seed and fold come from the same trainin
 """
 
 import contextlib
+import errno
 import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +22,17 @@ import numpy as np
 
 from genotype import is_digits
 from search.effects import EffectsFit, fit_effects
+from search.table_row import FORMAT, HEADER, VERSION, Row, read_row
 from search.trainings import Observation
+from utils.checks import find_misfit
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.read_file import parse_json, read_text
 from utils.suggest import nearest
 
 FOLDER = Path(__file__).parents[1] / "tables"
-FORMAT, VERSION = "osnet-table", 1
-_KEY = ("digits", "seed", "fold", "epochs")  # what makes a row itself
 _SAME = ("of_epochs", "recipe", "images", "numerics")  # what all rows of a table share
 _NUM_NEAREST = 3
-_DECIMALS = 5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training at one of its budgets; see ``tables/README.md`` for the columns.
-
-    Attributes:
-        digits: The genotype.
-        seed: Of the training.
-        fold: Which of the held-out folds.
-        epochs: The budget.
-        of_epochs: Epochs of the whole training, of which this is a stage.
-        image_passes: Images that passed forward and backward up to the budget.
-        scores: By name, such as ``synthetic_b/mAP``, in [0, 1].
-        loss: Mean training loss of the budget's last epoch.
-        recipe: Stands for all settings that change what is computed, except genotype, seed and fold.
-        images: Stands for the images of sources and targets.
-        numerics: Version of the code's arithmetic.
-        seconds: That the whole training took, tests included.
-        machine: Processor.
-        versions: Of Python, torch and torchvision.
-    """
-
-    digits: str
-    seed: int
-    fold: int
-    epochs: int
-    of_epochs: int
-    image_passes: int
-    scores: Mapping[str, float]
-    loss: float
-    recipe: str
-    images: str
-    numerics: int
-    seconds: float
-    machine: str
-    versions: Mapping[str, str]
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What makes the row itself; the order of a table's rows."""
-        return tuple(getattr(self, name) for name in _KEY)
-
-    def format(self) -> str:
-        """Returns the row's line."""
-        document = asdict(self)
-        document["scores"] = {name: round(value, _DECIMALS) for name, value in sorted(self.scores.items())}
-        document["loss"] = round(self.loss, _DECIMALS)
-        return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 @dataclass(frozen=True)
@@ -130,13 +82,18 @@ class Table:
         header = _parse_line(path, 1, lines[0] if lines else "")
         if header.get("format") != FORMAT or header.get("version") != VERSION:
             raise UserError(f"{path} is no table of this program's format {FORMAT} {VERSION}")
-        rows = []
+        if misfit := find_misfit(header, HEADER):
+            raise UserError(f"{path}, line 1 cannot be: {misfit}")
+        rows: dict[tuple[Any, ...], Row] = {}
         for number, line in enumerate(lines[1:], 2):
             try:
-                rows.append(Row(**_parse_line(path, number, line)))
-            except TypeError as error:
-                raise UserError(f"{path}, line {number} lacks or has too many columns: {error}") from error
-        return cls(path.stem, header.get("groups", {}), rows, header.get("about", ""))
+                row = read_row(_parse_line(path, number, line))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} {error}") from error
+            if row.key in rows:
+                raise UserError(f"{path}, line {number} is of a training and budget that an earlier line has; keep one")
+            rows[row.key] = row
+        return cls(path.stem, header.get("groups", {}), rows.values(), header.get("about", ""))
 
     def add(self, rows: Iterable[Row]) -> int:
         """Adds rows that are not there yet, in order; returns how many were.
@@ -179,6 +136,8 @@ class Table:
         """
         budget = self.budgets[-1] if budget is None and self.rows else budget
         rows = [row for row in self.rows if row.epochs == budget]
+        if not self.rows:
+            raise UserError(f"table {self.name} has no rows yet")
         if not rows:
             raise UserError(f"table {self.name} has no rows at {budget} epochs; it has {self.budgets}")
         return rows
@@ -191,6 +150,9 @@ class Table:
         """
         names = self.groups.get(metric, [metric])
         if missing := [name for name in names if name not in row.scores]:
+            if any(missing[0] in other.scores for other in self.rows):
+                raise UserError(f"table {self.name}: the row of {row.digits}, seed {row.seed}, fold {row.fold}, "
+                                f"{row.epochs} epochs lacks the score {missing[0]!r}")  # fmt: skip
             raise UserError(f"table {self.name} has no score {missing[0]!r}{nearest(missing[0], self.metrics)}")
         return float(np.mean([row.scores[name] for name in names]))
 
@@ -268,11 +230,14 @@ def _locked(path: Path) -> Iterator[None]:
     """Keeps other processes from changing a table; the lock is a file beside it."""
     lock = path.with_name(f".{path.name}.lock")
     try:
-        with lock.open("w") as file:
+        # a link is not followed, a pipe not waited for, and nothing emptied
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        with os.fdopen(descriptor, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise UserError(f"cannot write beside {path}: {error.strerror}") from error
+        advice = "; remove what is there" if error.errno in (errno.ELOOP, errno.EISDIR) else ""
+        raise UserError(f"cannot lock {path} by {lock}: {error.strerror}{advice}") from error
 
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:

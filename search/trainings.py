@@ -15,6 +15,7 @@ from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES
 from utils.errors import UserError
 
 MIN_RESIDUALS = 3  # degrees of freedom that the intervals need at least
+_SAME = 1e-9  # scores differ by no more than rounding
 MAX_SHARE = 0.999  # of the variance that trainings of one architecture can share
 
 
@@ -84,6 +85,7 @@ def collect_trainings(observations: Sequence[Observation]) -> Trainings:
     genotypes = np.array([[int(d) for d in o.digits] for o in observations])
     nuisance, scores = _code_blocking(observations), np.array([o.score for o in observations])
     _check_identified(genotypes, nuisance)
+    _check_different(nuisance, scores)
     repeats = _compare_repeats(genotypes, nuisance, scores)
     return Trainings(genotypes, nuisance, scores, make_whitening(genotypes, repeats.share), repeats)
 
@@ -129,6 +131,16 @@ def _check_identified(genotypes: np.ndarray, nuisance: np.ndarray) -> None:
         raise UserError(
             f"the {len(genotypes)} finished trainings mix up effects of different blocks, folds or seeds; train the "
             "rest"
+        )
+
+
+def _check_different(nuisance: np.ndarray, scores: np.ndarray) -> None:
+    """Raises UserError where all architectures score the same: what is left is rounding, of which nothing follows."""
+    residuals = scores - nuisance @ np.linalg.lstsq(nuisance, scores, rcond=None)[0]
+    if np.abs(residuals).max() < _SAME:
+        raise UserError(
+            f"all {len(scores)} finished trainings score the same, {scores.mean():.1%}, but for folds and seeds: the "
+            "effects cannot be told; judge by harder images, or train for longer"
         )
 
 

@@ -5,6 +5,8 @@ what was stopped goes on from its checkpoint, what is missing is started.
 """
 
 import logging
+import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ from typing import Any
 from engine.history import FILE_NAME, read_history
 from genotype import Genotype
 from search.launcher import Launcher, Outcome
+from utils.checks import Fits, find_misfit, is_whole
 from utils.errors import UserError
 from utils.log import format_duration
 from utils.read_file import read_json
@@ -22,6 +25,25 @@ from utils.read_file import read_json
 logger = logging.getLogger(__name__)
 
 MAIN = Path(__file__).parents[1] / "main.py"
+_ROUNDING = 0.01  # scores that a finished run computes again on another machine differ by less
+_SCORE = re.compile(r"(?!train/|nas/).*/(mAP|mINP|rank\d+)", re.DOTALL)  # the name of one in [0, 1]
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e18
+
+
+_METRICS: dict[str, Fits] = {
+    "time_sec": (_is_amount, "seconds"),
+    "image_passes": is_whole(0, 10**18),
+    "versions": (lambda v: isinstance(v, dict) and all(isinstance(n, str) for n in v.values()), "versions by name"),
+    "numerics": is_whole(1, 10**9),
+    "machine": (lambda v: isinstance(v, str), "a name"),
+    "targets": (
+        lambda v: isinstance(v, dict) and all(isinstance(s, dict) and _is_amount(s.get("mAP")) for s in v.values()),
+        "scores by target",
+    ),
+}  # of a finished training's metrics.json: what fits, and in words
 
 
 @dataclass(frozen=True, order=True)
@@ -75,7 +97,7 @@ def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
     """Reads a trial's result from its folder below ``folder``; None while it is not finished.
 
     Raises:
-        UserError: the folder holds another network's results.
+        UserError: the folder holds another network's results, or not all that a finished training leaves.
     """
     path = folder / trial.name / "metrics.json"
     if not path.is_file():
@@ -88,6 +110,8 @@ def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
     if network.get("genotype") != list(blocks) or metrics.get("seed") != trial.seed:
         raise UserError(f"{path} is not of genotype {trial.digits} and seed {trial.seed}; move it away")
     lines = [line for line in read_history(path.with_name(FILE_NAME)) if any(n.endswith("/mAP") for n in line)]
+    if fault := _find_fault(lines, metrics):
+        raise UserError(f"{path.parent} is damaged: {fault}; move it away, and it is trained anew")
     return TrialResult(
         trial,
         scores={int(line["epoch"]): _pick_scores(line) for line in lines},
@@ -95,6 +119,29 @@ def read_trial(trial: Trial, folder: Path) -> TrialResult | None:
         steps={int(line["epoch"]): int(line["step"]) for line in lines},
         metrics=metrics,
     )
+
+
+def _find_fault(lines: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]) -> str:
+    """Says why what a finished trial has left cannot be used; empty where it can."""
+    if misfit := find_misfit(metrics, _METRICS):
+        return f"in metrics.json {misfit}"
+    if missing := _METRICS.keys() - metrics.keys() - {"numerics", "machine"}:  # which earlier runs lack
+        return f"metrics.json lacks {', '.join(sorted(missing))}"
+    if not any(key.startswith("peak_") and _is_amount(value) for key, value in metrics.items()):
+        return "metrics.json lacks the largest memory"
+    for line in lines:
+        scores = [value for name, value in line.items() if _SCORE.fullmatch(name)]
+        if not all(type(value) in (int, float) and 0 <= value <= 1 for value in scores):
+            return f"{FILE_NAME} has a score that is none at epoch {line['epoch']}"
+        if type(line.get("step")) is not int or not _is_amount(line.get("train/loss")):
+            return f"{FILE_NAME} lacks the step or the loss of epoch {line['epoch']}"
+    epochs = [line["epoch"] for line in lines]
+    if not epochs or epochs != sorted(set(epochs)) or epochs[0] < 1:
+        return f"{FILE_NAME} lacks the scores, or its epochs do not rise"
+    last = [(lines[-1].get(f"{name}/mAP", math.nan), scores["mAP"]) for name, scores in metrics["targets"].items()]
+    if not all(abs(one - other) < _ROUNDING for one, other in last):
+        return f"the last scores in {FILE_NAME} are not those in metrics.json"
+    return ""
 
 
 def read_trials(trials: Iterable[Trial], folder: Path) -> list[TrialResult]:

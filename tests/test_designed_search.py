@@ -45,6 +45,26 @@ def test_search_leaves_what_was_found(run, tmp_path):
     assert "num_folds: 2" in (folder / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model.resume", "last.pt"], "goes on in its own folder by itself; leave model.resume out"),
+        (["train.seed", 2**63 - 2], "needs the next ones too, at most 9223372036854775803"),
+    ],
+)
+def test_settings_that_no_training_could_follow_are_refused(run, tmp_path, capsys, words, told):
+    assert run(*words) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_a_file_in_the_place_of_its_trainings_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "runs").write_text("text")
+    assert run() == 2
+    assert capsys.readouterr().err == f"error: cannot use {tmp_path / 'run' / 'runs'}: File exists\n"
+
+
 @pytest.mark.parametrize("name", ["checkpoints/last.pt", "metrics.json"])
 def test_another_runs_folder_is_refused(run, tmp_path, capsys, name):
     path = tmp_path / "run" / name
@@ -59,7 +79,7 @@ def test_other_runs_refuse_its_folder(run, run_main, tmp_path, capsys):
     assert run() == 0
     before = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert run_main(name="osnet_nas") == 2
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already holds a run of a designed search; give its command again" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "genotype.json").read_text()) == before
 
 

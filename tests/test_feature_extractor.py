@@ -94,6 +94,14 @@ def test_every_kind_of_input_gives_the_same_features(child, checkpoint, pictures
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5, msg=kind)
 
 
+def test_arrays_that_may_not_be_written(checkpoint):
+    image = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
+    extract = FeatureExtractor(checkpoint)
+    expected = extract([image])
+    image.setflags(write=False)
+    assert torch.equal(extract([image]), expected)
+
+
 def test_one_image_and_none(child, checkpoint, pictures, files):
     extract = FeatureExtractor(checkpoint)
     expected = expect(child, pictures[:1])
@@ -216,6 +224,7 @@ def test_weights_that_cannot_be_used(checkpoint, tmp_path):
         (np.zeros((8, 8), np.uint8), "got uint8"),
         ([np.zeros((8, 8, 3), np.float32)], "got float32"),
         ([np.zeros((8, 8, 4), np.uint8)], "got uint8"),
+        ([np.zeros((0, 8, 3), np.uint8)], "got uint8"),
         (torch.zeros(2, 1, 8, 8), "expected a tensor"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "torch.int64"),
         ([Image.new("I;16", (8, 8))], "mode I;16"),

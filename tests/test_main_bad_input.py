@@ -280,6 +280,14 @@ def test_save_dir_that_holds_a_run(fails, run_main, tmp_path):
     assert {p: p.read_bytes() for p in before} == before
 
 
+@pytest.mark.parametrize("words", [[], ["model.resume", "auto"]])
+def test_save_dir_that_holds_results_alone(fails, tmp_path, words):
+    """The advice to resume automatically would go round in a circle."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    fails(*words, told="a run that has left no checkpoint to continue from; choose another data.save_dir")
+
+
 def test_loss_that_is_not_finite_stops_with_state_and_files(run_main, market_root, tmp_path, capsys):
     weights = build_child(6, width=0.25).state_dict()
     weights["conv1.conv.weight"][:] = 1e38  # weights that are not finite themselves are refused

@@ -56,6 +56,21 @@ def test_closed_streams_are_no_traceback() -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_too_few_open_files_are_one_line(market_root: Path, tmp_path: Path) -> None:
+    code = """
+import resource, sys
+import run  # and with it all that is imported from many files
+from main import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+sys.exit(main(sys.argv[1:]))
+"""
+    words = ["--root", market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SMALL]
+    result = start('"$PYTHON" -c "$@"', code, *words, "data.workers", 2)
+    assert result.returncode == 2
+    assert "raise the limits (ulimit -n), or set data.workers 0" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
 def test_streams_that_were_closed_are_not_taken_by_files() -> None:
     code = """
 import os, sys, tempfile

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.agreement import Agreement, compare_searches
 from search.submission import read_submission
 from tools.judge_search import format_interval
+from utils.drawing import Axes, Figure
 from utils.log import format_table
 from utils.plots import save_figure
+from utils.printable import make_printable
 from utils.tool import tool
 
 
@@ -56,7 +56,9 @@ def draw_agreement(agreement: Agreement, names: Sequence[str]) -> Figure:
     left.set_title(f"Searches that found it, of {number}", fontsize=11)
     _draw_grid(right, agreement.taus, (-2, 2), "PuOr", ".2f")
     right.set_xticks(range(number), [str(i + 1) for i in range(number)])
-    right.set_yticks(range(number), [f"{i}  {name}" for i, name in enumerate(names, 1)], parse_math=False)
+    right.set_yticks(
+        range(number), [f"{i}  {make_printable(name)}" for i, name in enumerate(names, 1)], parse_math=False
+    )
     right.set_title("Kendall's tau-b between rankings", fontsize=11)
     return figure
 

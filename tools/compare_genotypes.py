@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from default_config import load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
@@ -34,12 +33,14 @@ from search.trials import MAIN, describe_outcome
 from tools.complexity import build_child_of
 from utils.complexity import compute_complexity, measure_latency
 from utils.devices import list_gpus
+from utils.drawing import Figure
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.log import format_table, start_log
 from utils.plots import COLOURS, save_figure
 from utils.tool import tool
 
+_OWN_SETTINGS = {"model.genotype", "train.seed", "model.resume", "data.save_dir"}
 Scores = dict[str, dict[int, dict[str, float]]]  # of each network, by seed, mAP on each target
 
 
@@ -209,7 +210,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--seeds and --jobs must be at least 1")
     networks = read_networks(arguments.genotypes, arguments.first_seed)
     settings = [*(["data.root", arguments.root] if arguments.root else []), *arguments.settings]
-    cfg = load_config([arguments.config_file], parse_pairs(settings))
+    pairs = parse_pairs(settings)
+    if own := sorted(_OWN_SETTINGS & pairs.keys()):
+        raise UserError(f"{', '.join(own)}: each training has its own; use --genotypes, --seeds and --folder")
+    cfg = load_config([arguments.config_file], pairs)
     if cfg.model.name != "osnet_child":
         raise UserError(
             f"{arguments.config_file} is a search's config; name one that trains a child, such as child.yaml"

@@ -17,6 +17,7 @@ import torch
 
 from build import build_network
 from default_config import load_config
+from engine.memory import check_inference
 from osnet_child import ChildNet
 from trained_child import check_input_size
 from utils.complexity import (
@@ -28,6 +29,7 @@ from utils.complexity import (
     measure_latency,
 )
 from utils.devices import open_device
+from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import format_table
 from utils.tool import tool
@@ -98,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_input_size(*given.size)
     device = open_device(given.device)
     model, multiplier = build_child_of(given.genotype, given.stem_norm, given.width)
-    # first, as it tells at once whether the memory is too small
+    height, width = given.size
+    check_inference(Runtime(device), given.batch_size, height, width, multiplier)
     images = torch.randn(given.batch_size, 3, *given.size, generator=torch.Generator().manual_seed(0))
     total, parts = compute_complexity(model, *given.size), compute_part_complexities(model, *given.size)
     model.to(device).to(memory_format=torch.channels_last)

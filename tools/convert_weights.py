@@ -21,7 +21,7 @@ from osnet_child import build_child
 from osnet_nas import build_supernet
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import check_writable, write_atomically
 from utils.network_file import NetworkFile, load_network_weights, read_network_file
 from utils.tool import tool
 from utils.torch_file import pack
@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--scheme", choices=SCHEMES, help="naming (default: the one under which Torchreid loads the network)"
             )
     given = parser.parse_args(arguments)
+    check_writable(given.target, given.source)
     if given.command == "import":
         network = import_weights(given.source, given.target)
     else:

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from datasets.synthetic import SyntheticSize
 from default_config import load_config
@@ -29,6 +28,7 @@ from genotype import Genotype
 from main import main as run_main
 from tools.make_synthetic import draw_sheet
 from utils.contact_sheet import save_contact_sheet
+from utils.drawing import Figure
 from utils.log import format_table
 from utils.plots import save_figure
 from utils.tool import tool

@@ -138,7 +138,7 @@ def export_onnx(
             ``tolerance`` (of the largest feature), or ``target`` cannot be written. Nothing is written then.
     """
     import_onnx()
-    check_writable(target)
+    check_writable(target, weights)
     height, width = size or (None, None)
     extractor = FeatureExtractor(weights, height=height, width=width)
     trained = extractor.child

@@ -10,6 +10,7 @@ table as they are. Tables: ``.npz`` holds ``features`` (N, 512) float32, ``paths
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,12 @@ from torch import Tensor
 
 from datasets.decode import CorruptImageError
 from datasets.files import is_image_name
+from engine.memory import check_inference
 from feature_extractor import FeatureExtractor
+from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.feature_table import WRITERS, Manifest, read_manifest, write_table
+from utils.files import check_writable
 from utils.log import progress, start_log
 from utils.tool import tool
 
@@ -39,7 +43,10 @@ def list_images(source: Path) -> Manifest:
     """
     if not source.is_dir():
         return read_manifest(source)
-    paths = sorted(str(path) for path in source.rglob("*") if is_image_name(path.name) and path.is_file())
+    found = [path for path in source.rglob("*") if is_image_name(path.name) and not path.is_dir()]
+    if other := next((path for path in found if not path.is_file()), None):
+        raise UserError(f"{other} is a link to no file, a pipe or the like: put the image there, or remove it")
+    paths = sorted(map(str, found))
     if not paths:
         raise UserError(f"no image in {source} or in the folders below it")
     return Manifest(paths, paths, {})
@@ -104,20 +111,21 @@ def _read_batches(
             yield first, list(images)
 
 
-def check_outputs(outputs: Sequence[Path]) -> None:
+def check_outputs(outputs: Sequence[Path], *read: Path) -> None:
     """Checks that every table can be written, before anything is computed.
 
+    Args:
+        outputs: The tables.
+        read: Files that they are made from.
+
     Raises:
-        UserError: an unknown kind of table, no such folder, a folder in the table's place, or one table twice.
+        UserError: an unknown kind of table, one twice, one that would replace what is read, or as ``check_writable``.
     """
     for path in outputs:
         if path.suffix.lower() not in WRITERS:
             raise UserError(f"--output {path}: the name must end in {' or '.join(WRITERS)}")
-        if not path.parent.is_dir():
-            raise UserError(f"--output {path}: no folder {path.parent}")
-        if path.is_dir():
-            raise UserError(f"--output {path}: there is a folder of that name")
-    files = [path.resolve() for path in outputs]
+        check_writable(path, *read)
+    files = [os.path.realpath(path) for path in outputs]
     for path, file in zip(outputs, files, strict=True):
         if files.count(file) > 1:
             raise UserError(f"--output {path}: the same file is given twice")
@@ -146,12 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_log(None)
     if given.batch_size < 1 or given.workers < 1:
         raise UserError("--batch-size and --workers must be at least 1")
-    check_outputs(given.output)
+    check_outputs(given.output, given.source, given.weights)
     manifest = list_images(given.source)
     height, width = given.size or (None, None)
     extractor = FeatureExtractor(
         given.weights, height=height, width=width, device=given.device, flip=given.flip, batch_size=given.batch_size
     )
+    child = extractor.child
+    num_images = min(given.batch_size, len(manifest.files))
+    check_inference(Runtime(extractor.device), num_images, child.height, child.width, child.multiplier)
     started = time.monotonic()
     skip = given.on_corrupt == "skip"
     features, positions = extract(extractor, manifest.files, skip=skip, workers=given.workers)

@@ -27,6 +27,7 @@ from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
 from utils.log import format_table
+from utils.printable import make_printable
 from utils.tool import tool
 
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> str:
         f"{submission.name} by {judgement.num_trainings} trainings of {judgement.num_architectures} architectures, "
         f"{arguments.metric} of table {table.name} at {rows[0].epochs} epochs"
     )
-    return format_judgement(judgement, arguments.metric, title)
+    return format_judgement(judgement, arguments.metric, make_printable(title))
 
 
 @tool("judge_search")

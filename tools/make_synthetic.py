@@ -26,6 +26,7 @@ from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save
 from utils.errors import UserError
 from utils.tool import tool
 
+MOST_WORKERS = 1024
 SIZES = [f.name for f in fields(SyntheticSize)]
 
 
@@ -127,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_sizes(parser)
     given = parser.parse_args(arguments)
     size = read_size(given)
-    if given.workers < 1 or given.sheet_identities < 1:
-        raise UserError("--workers and --sheet-identities must be at least 1")
+    if not 1 <= given.workers <= MOST_WORKERS or given.sheet_identities < 1:
+        raise UserError(f"--workers must be 1 to {MOST_WORKERS:,} and --sheet-identities at least 1")
     make_root(given.root)
     if given.sheet:
         check_sheet_name(given.sheet)

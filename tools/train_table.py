@@ -11,6 +11,7 @@ to the table at once, its rows all or none. Exit code 2 where the plan, the data
 
 import argparse
 import logging
+import math
 import re
 import reprlib
 import sys
@@ -20,44 +21,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from build_design import build_images_hash, hash_recipe
+from datasets.holdout import count_folds
 from default_config import flatten, load_config
 from engine.interrupt import Interrupted, StopRequest
 from engine.metrics import describe_machine
 from genotype import is_digits
-from search.arrays import plan_runs
+from search.arrays import SIZES, plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.table import FOLDER, Row, Table, append_rows
 from search.trials import Trial, TrialResult, complete_trials, read_trials
+from utils.checks import Check, between, each, each_of_any, not_empty, one_of
+from utils.config_file import read_config_file
+from utils.config_value import coerce
 from utils.devices import list_gpus
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import start_log
-from utils.read_file import read_text
 from utils.suggest import nearest
 from utils.tool import tool
 
 logger = logging.getLogger(__name__)
 
-PLAN_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "about": (lambda v: isinstance(v, str), "text"),
-    "recipe": (lambda v: isinstance(v, str), "the name of a config file"),
-    "num_folds": (lambda v: type(v) is int and v >= 1, "a whole number from 1"),
-    "seed": (lambda v: type(v) is int and v >= 0, "a whole number from 0"),
-    "array": (lambda v: type(v) is int, "a whole number of trainings"),
-    "genotypes": (lambda v: isinstance(v, list), "a list"),
-    "random": (lambda v: type(v) is int and v >= 0, "a whole number from 0"),
-    "repeats": (
-        lambda v: isinstance(v, dict) and v.keys() == {"seeds", "of"} and all(type(n) is int for n in v.values()),
-        "seeds and of, whole numbers",
-    ),
-    "groups": (
-        lambda v: isinstance(v, dict) and all(isinstance(names, list) for names in v.values()),
-        "lists of scores by name",
-    ),
-}  # of a plan: what fits, and in words
+
+def _check_digits(digits: str) -> str:
+    return "" if is_digits(digits) else f"must be six digits from 0 to 3 each, {digits[:40]!r} is no genotype"
+
+
+_MOST = 4096  # trainings of one kind: more is a slip of the hand
+PLAN_KEYS: dict[str, tuple[Any, Check]] = {
+    "about": ("", lambda value: ""),
+    "recipe": ("", not_empty),
+    "num_folds": (1, between(1, 15)),
+    "seed": (1, between(0, 2**62)),
+    "array": (32, one_of(*SIZES)),
+    "genotypes": ([""], each_of_any(_check_digits)),
+    "random": (0, between(0, _MOST)),
+    "repeats.seeds": (0, between(0, _MOST)),
+    "repeats.of": (0, between(0, _MOST)),
+}  # of a plan: default and check
+GROUPS = "groups."  # what the names of a plan's means over several scores begin with
 KEPT_SCORES = ("mAP", "rank1")
 
 
@@ -71,6 +75,7 @@ class Plan:
         recipe: Config file of its trainings.
         trials: Trainings in the order in which they are made.
         groups: Metrics that are means over several.
+        num_folds: Over which the trainings spread.
     """
 
     name: str
@@ -78,51 +83,61 @@ class Plan:
     recipe: Path
     trials: Sequence[Trial]
     groups: Mapping[str, Sequence[str]]
+    num_folds: int
 
 
 def read_plan(path: Path) -> Plan:
-    """Reads a plan.
+    """Reads a plan: YAML as in config files, so that genotypes need no quotes.
 
     Raises:
-        UserError: no such file, unknown keys, or values that do not fit.
+        UserError: no such file, unknown keys or one given twice, or values that do not fit.
     """
-    try:
-        document = yaml.safe_load(read_text(path, "plan"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"plan {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise UserError(f"plan {path} must hold settings, not {type(document).__name__}")
-    for key in document:
-        if key not in PLAN_KEYS:
-            raise UserError(f"plan {path}: unknown key {reprlib.repr(key)}{nearest(str(key), PLAN_KEYS)}")
-    if missing := {"recipe", "num_folds", "array"} - document.keys():
+    document: dict[str, Any] = {key: default for key, (default, _) in PLAN_KEYS.items()} | {"genotypes": []}
+    groups: dict[str, list[str]] = {}
+    entries = read_config_file(path, "plan")
+    for key, entry in entries.items():
+        try:
+            if key.startswith(GROUPS):
+                groups[key.removeprefix(GROUPS)] = _read_value(entry.value, [""], each(not_empty))
+            elif key in PLAN_KEYS:
+                document[key] = _read_value(entry.value, *PLAN_KEYS[key])
+            elif entry.value is not None or key not in ("repeats", "groups"):
+                raise UserError(f"plan {path}, line {entry.line}: unknown key {key[:80]!r}{nearest(key, PLAN_KEYS)}")
+        except ValueError as error:
+            shown = reprlib.repr(entry.value)
+            raise UserError(f"plan {path}, line {entry.line}: {key} is {shown}; it {error}") from error
+    if missing := {"recipe", "num_folds", "array"} - entries.keys():
         raise UserError(f"plan {path} lacks {', '.join(sorted(missing))}")
-    for key, (is_fit, expected) in PLAN_KEYS.items():
-        if key in document and not is_fit(document[key]):
-            raise UserError(f"plan {path}: {key} is {reprlib.repr(document[key])}, expected is {expected}")
-    genotypes = [str(digits) for digits in document.get("genotypes", ())]
-    if wrong := [digits for digits in genotypes if not is_digits(digits)]:
-        raise UserError(f"plan {path}: {wrong[0]!r} is no genotype: six digits from 0 to 3, in quotes")
+    genotypes = document["genotypes"]
+    if twice := next((digits for digits in genotypes if genotypes.count(digits) > 1), ""):
+        raise UserError(f"plan {path}: genotypes names {twice} twice")
+    if document["repeats.of"] > (known := len(genotypes) + document["array"]):
+        raise UserError(f"plan {path}: repeats.of is {document['repeats.of']}, there are {known} to repeat")
     trials = list_trials(document, genotypes)
-    return Plan(
-        path.stem, document.get("about", ""), path.parent / document["recipe"], trials, document.get("groups", {})
-    )
+    return Plan(path.stem, document["about"], path.parent / document["recipe"], trials, groups, document["num_folds"])
+
+
+def _read_value(value: Any, default: Any, check: Check) -> Any:
+    """Returns a plan's value in its type; raises ValueError with what is allowed."""
+    found = coerce(value, default)
+    if allowed := check(found):
+        raise ValueError(allowed)
+    return found
 
 
 def list_trials(document: Mapping[str, Any], genotypes: Sequence[str]) -> list[Trial]:
     """Lists a plan's trainings: the array's, the named ones, random ones, then the repeats of the first two kinds."""
-    num_folds, seed, num_random = document["num_folds"], document.get("seed", 1), document.get("random", 0)
+    num_folds, seed, num_random = document["num_folds"], document["seed"], document["random"]
     planned = plan_runs(document["array"], seed, num_folds, num_random)
     array = [Trial(run.digits, seed, run.fold) for run in planned[: document["array"]]]
     named = [Trial(digits, seed, i % num_folds) for i, digits in enumerate(genotypes)]
     drawn = [Trial(run.digits, seed, run.fold) for run in planned[document["array"] :] if run.digits not in genotypes]
     known = {trial.digits for trial in named}
     first = [trial for trial in array if trial.digits not in known]
-    repeats = document.get("repeats", {"seeds": 0, "of": 0})
     repeated = [
         Trial(trial.digits, seed + i, (trial.fold + i) % num_folds)
-        for i in range(1, repeats["seeds"] + 1)
-        for trial in [*named, *first][: repeats["of"]]
+        for i in range(1, document["repeats.seeds"] + 1)
+        for trial in [*named, *first][: document["repeats.of"]]
     ]
     return [*first, *named, *drawn, *repeated]
 
@@ -162,7 +177,7 @@ def choose_trials(trials: Sequence[Trial], table: Table | None, shard: str) -> l
     Raises:
         UserError: a shard that is none.
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard {shard}: expected i/n with i from 1 to n, such as 3/8")
     there = {(row.digits, row.seed, row.fold) for row in table.rows} if table else set()
@@ -170,11 +185,39 @@ def choose_trials(trials: Sequence[Trial], table: Table | None, shard: str) -> l
     return [trial for trial in own if (trial.digits, trial.seed, trial.fold) not in there]
 
 
+def check_recipe(settings: Mapping[str, Any], plan: Plan) -> None:
+    """Checks that a recipe, its settings by full key, can make a plan's trainings.
+
+    Raises:
+        UserError: it trains no child, or deals the images into fewer folds.
+    """
+    if settings["model.name"] != "osnet_child":
+        raise UserError(f"recipe {plan.recipe} is a search's config; it must train a child (model.name osnet_child)")
+    mode = settings["nas.held_out"]
+    num_folds = 1 if mode == "none" else count_folds(mode, settings["nas.num_folds"], len(settings["data.sources"]))
+    if plan.num_folds > num_folds:
+        raise UserError(f"the plan has num_folds {plan.num_folds}, recipe {plan.recipe} holds out {num_folds}")
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Checks the numbers of the command line.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    if arguments.jobs < 1:
+        raise UserError("--jobs must be at least 1")
+    if not 0 <= arguments.gpus_per_run < math.inf:
+        raise UserError(f"--gpus-per-run {arguments.gpus_per_run:g}: must be a number from 0")
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for."""
+    check_arguments(arguments)
     plan = read_plan(arguments.plan)
     words = ["data.root", str(arguments.root)] if arguments.root else []
     cfg = load_config([plan.recipe], dict(zip(words[::2], words[1::2], strict=True)))
+    check_recipe(flatten(cfg), plan)
     recipe, images = hash_recipe(flatten(cfg)), build_images_hash(cfg, with_targets=True)
     path = arguments.table or FOLDER / f"{plan.name}.jsonl"
     table = Table.load(path) if path.is_file() else None

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from search.compare import Interval as Mean
 from search.effects import EffectsFit
 from search.judge import Interval
@@ -22,6 +20,7 @@ from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_b
 from search.study_searches import study_designs, study_random, study_searches
 from search.table import FOLDER, Table
 from tools.judge_search import format_interval
+from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
 from utils.tool import tool

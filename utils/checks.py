@@ -1,9 +1,11 @@
-"""What a setting's value may be: checks of one value, put together in a table of settings."""
+"""What a value may be that a person or a file gives: checks of one value, put together in tables."""
 
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Check = Callable[[Any], str]  # of a value: "" where it is allowed, else what is allowed
+Check = Callable[[Any], str]  # of a setting's value: "" where it is allowed, else what is allowed
+Fits = tuple[Callable[[Any], bool], str]  # of a value in a file: whether it fits, and in words what does
 
 
 def one_of(*allowed: object) -> Check:
@@ -61,3 +63,21 @@ def three_between(low: float, high: float) -> Check:
 def not_empty(value: str) -> str:
     """Allows any text but the empty one."""
     return "" if value else "must not be empty"
+
+
+def is_whole(low: int, high: int) -> Fits:
+    """Fits whole numbers from ``low`` to ``high``; True and False are none."""
+    return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high:,}"
+
+
+def find_misfit(document: Mapping[str, Any], expected: Mapping[str, Fits]) -> str:
+    """Says which value of a document that was read does not fit; empty where all do.
+
+    Args:
+        document: Values by name; what is missing counts as fitting.
+        expected: What fits, and in words, by name.
+    """
+    for name, (is_fit, words) in expected.items():
+        if name in document and not is_fit(document[name]):
+            return f"{name} is {reprlib.repr(document[name])}, expected is {words}"
+    return ""

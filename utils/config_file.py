@@ -32,20 +32,24 @@ class Entry(NamedTuple):
     line: int
 
 
-def read_config_file(path: Path) -> dict[str, Entry]:
+def read_config_file(path: Path, what: str = "config file") -> dict[str, Entry]:
     """Reads a config file's settings by full key, such as ``train.lr``; groups may be nested or dotted.
+
+    Args:
+        path: The file.
+        what: What it should be, for messages.
 
     Raises:
         UserError: the file cannot be read or is no YAML, has a setting or group twice, or holds no groups of settings.
     """
-    content = read_bytes(path, "config file", MAX_BYTES)
+    content = read_bytes(path, what, MAX_BYTES)
     try:
         events = yaml.parse(content, Loader=yaml.SafeLoader)
         return _flatten(_read_document(events))
     except UserError as error:
-        raise UserError(f"config file {path}{error}") from error
+        raise UserError(f"{what} {path}{error}") from error
     except _PARSING as error:
-        raise UserError(f"config file {path} is not valid YAML: {_describe(error)[:300]}") from error
+        raise UserError(f"{what} {path} is not valid YAML: {_describe(error)[:300]}") from error
 
 
 def parse_list(text: str) -> list[Any]:

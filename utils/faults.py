@@ -4,7 +4,10 @@ import errno
 
 import torch
 
-_FULL = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")  # in plain RuntimeErrors
+_FULL = (  # in plain RuntimeErrors
+    *("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"),
+    "Storage size calculation overflowed",
+)
 
 
 def is_full_memory(error: BaseException) -> bool:

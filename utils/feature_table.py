@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import write_atomically
 from utils.read_file import read_bytes
 
+_LONGEST = 200  # characters of a column's name
 _RESERVED = re.compile(r"features|paths|f\d+")
 _OTHER_ENCODINGS = {  # by the mark that a file begins with; UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -61,8 +62,11 @@ def read_manifest(path: Path) -> Manifest:
     if "path" not in header:
         raise UserError(f"{path}: the header line has no column 'path', it has {', '.join(header)[:200]!r}")
     for name in header:
-        if not name or "/" in name or header.count(name) > 1 or _RESERVED.fullmatch(name):
-            raise UserError(f"{path}: column {name!r} is nameless, there twice, or taken by the table; rename it")
+        if not name or "/" in name or header.count(name) > 1 or _RESERVED.fullmatch(name) or len(name) > _LONGEST:
+            shown = repr(name[:_LONGEST])
+            raise UserError(
+                f"{path}: column {shown} is nameless, too long, there twice or taken by the table; rename it"
+            )
     rows = [(number, line) for number, line in enumerate(lines, 2) if line]
     for number, line in rows:
         if len(line) != len(header) or not line[header.index("path")]:

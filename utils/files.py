@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -31,9 +32,11 @@ def write_atomically(
         before_replacing: Called when the new content is safe on the disk and ``path`` still holds the old.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
+        UserError: the disk is full, the folder cannot be written, or a folder, pipe or device is in the file's place;
+            ``path`` is then as it was before.
     """
     path = Path(path)
+    check_place(path)
     temporary = name_unfinished(path)
     try:
         with temporary.open("xb") as file:
@@ -55,21 +58,49 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *read: Path) -> None:
     """Checks that a file can be written, before what goes into it is computed.
 
+    Args:
+        path: The file.
+        read: Files that it is made from, which it must not replace.
+
     Raises:
-        UserError: no such folder, one that cannot be written, a folder in the file's place, or a name too long.
+        UserError: no such folder, one that cannot be written, a name too long, something other than a file in its
+            place, or one that is read.
     """
+    check_place(path)
     try:
-        if path.is_dir():
-            raise UserError(f"cannot write {path}: there is a folder of that name")
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: no folder {path.parent}")
+        if any(path.exists() and other.exists() and path.samefile(other) for other in read):
+            raise UserError(f"cannot write {path}: it is read as well, and would be lost; choose another name")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"cannot write {path}: the folder may not be written to")
+
+
+def check_place(path: Path) -> None:
+    """Checks that what is written to ``path`` would replace nothing but a file.
+
+    Raises:
+        UserError: a folder, pipe, device or socket is there, or no file can have the name.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        mode = stat.S_IFREG  # nothing is there
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link to itself is replaced
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        mode = stat.S_IFREG
+    if path.name in ("", "..") or stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: there is a folder of that name")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"cannot write {path}: there is a pipe, device or socket of that name")
 
 
 def name_unfinished(path: Path) -> Path:

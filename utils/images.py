@@ -1,5 +1,6 @@
 """Image files by way of Pillow: RGB as the networks see it, and a bound on what is decoded at all."""
 
+import functools
 import io
 import struct
 import threading
@@ -21,17 +22,19 @@ class ImageError(Exception):
 
 
 def read_rgb(content: bytes) -> Image.Image:
-    """Decodes an image file of any format that Pillow knows.
+    """Decodes an image file of any format that Pillow knows but EPS.
 
     16-bit grey keeps its upper 8 bits, where Pillow would clip; an alpha channel is dropped; EXIF orientation is not
     applied.
 
     Raises:
-        ImageError: it is no whole image, or one of more than ``MAX_PIXELS``.
+        ImageError: it is no whole image, one of floating-point numbers, or of more than ``MAX_PIXELS``.
     """
     try:
         with _open(content) as image:
             check_size(image.width, image.height)
+            if image.mode == "F":
+                raise ImageError("its pixels are floating-point numbers, whose white nobody knows")
             return to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"too large, more than {MAX_PIXELS:,} pixels") from error
@@ -75,7 +78,14 @@ def _open(content: bytes) -> Image.Image:
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=_list_formats())
+
+
+@functools.cache
+def _list_formats() -> list[str]:
+    """Lists Pillow's formats but EPS, for which it would start another program (Ghostscript) on the file."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

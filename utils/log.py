@@ -12,9 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from utils.environment import drop_variables
 from utils.errors import UserError
+from utils.printable import make_printable
+
+try:
+    from tqdm import tqdm
+except ValueError:
+    drop_variables("TQDM_")
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +143,8 @@ def format_duration(seconds: float) -> str:
 
 
 def format_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Sets a table in plain text: the first column to the left, the others to the right."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    """Sets a table in plain text, a row a line: the first column to the left, the others to the right."""
+    lines = [[make_printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join([c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))])
             for line in lines]  # fmt: skip

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from utils.drawing import Axes, Figure, Rectangle, colormaps, rc_context
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.histogram import DistanceHistogram

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from utils.drawing import Axes, Figure, Rectangle
 from utils.plots import PIXELS_PER_INCH, SHEET_MARGIN, SHEET_TITLE, place_image, start_sheet
 from utils.ranked_lists import Neighbour, RankedList
 from utils.thumbnails import read_thumbnail, shorten

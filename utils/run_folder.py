@@ -62,9 +62,13 @@ class RunFolder:
             UserError: the folder already holds one.
         """
         if self.writes and self.trains and self.holds_run():
-            raise UserError(
-                f"{self.path} already holds a run; continue it with model.resume auto, or choose another data.save_dir"
-            )
+            if any(self.checkpoints.glob("last*.pt")):
+                how = "; continue it with model.resume auto, or choose another data.save_dir"
+            elif (self.path / PLAN_NAME).exists():
+                how = " of a designed search; give its command again to continue it, or choose another data.save_dir"
+            else:
+                how = " that has left no checkpoint to continue from; choose another data.save_dir"
+            raise UserError(f"{self.path} already holds a run{how}")
 
     def prepare(self) -> None:
         """Makes the folder and starts its log; in a process that does not write, only silences the log.

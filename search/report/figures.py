@@ -5,14 +5,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
 from search.places import PLACE_NAMES, Place
+from utils.drawing import Axes, Figure, MaxNLocator, rc_context
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
 TEXT = "#010203"  # stands for the page's text colour until the figure is in the page
@@ -88,7 +85,9 @@ def draw_distribution(answer: Answer) -> Figure:
     """Draws how the scores of all 4,096 genotypes are spread, and where the known and the found ones are."""
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(answer.scores, bins=60, color=COLOURS[4])
+    low, high = float(answer.scores.min()), float(answer.scores.max())
+    margin = max(0.0, 1e-6 * max(abs(low), abs(high)) - (high - low))  # where all are the same but for rounding
+    axes.hist(answer.scores, bins=60, range=(low - margin, high + margin), color=COLOURS[4])
     for (name, digits), style in zip({**NAMED, "found": answer.genotype.digits}.items(), STYLES, strict=True):
         value, is_found = answer.scores[number_of(digits)], name == "found"
         colour, width = (FOUND, 2.5) if is_found else (TEXT, 1.2)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -60,3 +61,13 @@ def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
     for path in (tmp_path / "image.jpg", "/dev/zero"):
         with pytest.raises(decode.CorruptImageError, match="it is no regular file"):
             decode.decode_image(path)
+
+
+def test_torchvisions_warnings_are_no_errors(photograph: Path) -> None:
+    """Also where the user makes errors of warnings, as in PYTHONWARNINGS=error."""
+    code = f"from datasets.decode import decode_image; print(decode_image({str(photograph)!r}).shape)"
+    result = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:torchvision", "-W", "error::DeprecationWarning", "-c", code],
+        cwd=Path(decode.__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "torch.Size([3, 40, 20])" in result.stdout, result.stderr

@@ -6,11 +6,13 @@ import torch
 from engine import memory as module
 from engine.memory import (
     advise_batch_size,
+    check_inference,
     describe_memory,
     measure_free_memory,
     measure_peak_memory,
 )
 from utils.distributed import Runtime
+from utils.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 GIB = 2**30
@@ -104,3 +106,13 @@ def test_free_memory_of_the_fullest_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 * GIB)
     assert measure_free_memory(Runtime(GPU)) == 7 * GIB
     assert measure_free_memory(Runtime(GPU, replicas=2)) == 6 * GIB
+
+
+def test_images_that_do_not_fit_are_told_before_they_are_made(monkeypatch):
+    needed = 4 * 10 * 64 * 32 * (3 + 2 * 16)
+    monkeypatch.setattr(module, "measure_free_memory", lambda runtime: needed)
+    check_inference(Runtime(CPU), 10, 64, 32, 1.0)
+    with pytest.raises(UserError, match="the memory is too small for 11 image"):
+        check_inference(Runtime(CPU), 11, 64, 32, 1.0)
+    monkeypatch.setattr(module, "measure_free_memory", lambda runtime: None)
+    check_inference(Runtime(CPU), 11, 64, 32, 1.0)

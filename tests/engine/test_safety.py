@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
             "process that loads images was killed",
         ),
         (OSError(28, "No space left on device"), "No space left on device: processes that load images need room in"),
+        (FileExistsError(17, "File exists", "/x/runs"), "cannot use /x/runs: File exists"),
         (RuntimeError("can't start new thread"), "gives this run no further thread"),
     ],
 )

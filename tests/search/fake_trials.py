@@ -27,6 +27,7 @@ def write_trial(trial: Trial, folder: Path, score: float, epochs: tuple[int, ...
     (path / "history.jsonl").write_text("".join(lines))
     metrics = {
         "model": {"genotype": list(Genotype.from_digits(trial.digits).blocks)}, "seed": trial.seed, "time_sec": 60.0,
+        "targets": {name.removesuffix("/mAP"): {"mAP": value} for name, value in line.items() if name.endswith("/mAP")},
         "image_passes": 30 * max(epochs), "peak_rss_bytes": 10**9, "versions": {"torch": "2.0"},
     }  # fmt: skip
     (path / "metrics.json").write_text(json.dumps(metrics))

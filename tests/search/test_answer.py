@@ -162,3 +162,10 @@ def test_paper_s_search_is_decided_where_one_is_more_probable_than_all_others(al
     assert answer.num_decided == decided
     assert answer.rank == 1
     assert "undetermined" in answer.format() or decided
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-17, 1e-9])
+def test_scores_that_differ_by_rounding_are_drawn(tmp_path, spread):
+    scores = 0.5 + spread * np.linspace(0, 1, 4096) if spread != 1e-17 else np.nextafter(0.5, np.arange(4096) % 2)
+    conclude(tmp_path, make_answer(scores=scores), {}, ReportData(["main.py"], "x: 1"))
+    assert (tmp_path / "report.html").stat().st_size > 10_000

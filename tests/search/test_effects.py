@@ -206,3 +206,12 @@ def test_too_few_trainings_are_refused():
         fit_effects(without)
     with pytest.raises(UserError, match="mix up effects"):
         fit_effects(runs[:20] * 2)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("of_fold", [0.0, 0.1])
+def test_scores_that_are_all_the_same_say_nothing(score, of_fold):
+    """Rounding would decide otherwise, or end in a traceback after all the trainings."""
+    runs = [Observation(r.digits, r.fold, r.seed_index, score + of_fold * r.fold) for r in plan_runs(32, 1)]
+    with pytest.raises(UserError, match="all 32 finished trainings score the same"):
+        fit_effects(runs)

@@ -27,6 +27,10 @@ def test_outcomes_come_with_exit_code_and_last_line(tmp_path):
     assert (outcomes["bad"].exit_code, outcomes["bad"].message) == (2, "error: no data")
 
 
+def test_no_more_places_are_made_than_there_are_commands():
+    assert [o.exit_code for o in LocalLauncher(10**12)({"one": python("pass")})] == [0]
+
+
 def test_no_more_at_a_time_than_asked_for(tmp_path):
     code = (
         "import os, pathlib, sys, time\nfolder = pathlib.Path(sys.argv[1])\n(folder / sys.argv[2]).touch()\n"

@@ -1,5 +1,6 @@
 """The ranking of all sub-networks: against each child alone, what it computes once, progress that is gone on with."""
 
+import os
 import random
 
 import numpy as np
@@ -14,6 +15,7 @@ from osnet_nas import build_supernet
 from search.ranking import Ranker, SubnetTree, compare_features, compute_fingerprint
 from utils.distance import normalize_features
 from utils.distributed import Runtime
+from utils.errors import UserError
 from utils.ranking import evaluate_distmat, evaluate_ranking
 
 CPU = torch.device("cpu")
@@ -140,7 +142,16 @@ def test_killed_ranking_goes_on_to_the_same_end(tmp_path):
     assert again.done == []
 
 
-@pytest.mark.parametrize("break_it", [lambda path: None, lambda path: path.write_bytes(path.read_bytes()[:500])])
+def cut_queries(path):
+    """Leaves out a query's scores, as a file of the same weights never does."""
+    with np.load(path) as file:
+        arrays = {**file}
+    np.savez(path, fingerprint=np.array("a"), ap=arrays["ap"][..., 1:])
+
+
+@pytest.mark.parametrize(
+    "break_it", [lambda path: None, lambda path: path.write_bytes(path.read_bytes()[:500]), cut_queries]
+)
 def test_progress_of_other_weights_or_damaged_is_not_gone_on_with(tmp_path, caplog, break_it):
     make_ranker(tmp_path, FakeTree(), "b").run()
     break_it(tmp_path / "progress.npz")
@@ -148,6 +159,12 @@ def test_progress_of_other_weights_or_damaged_is_not_gone_on_with(tmp_path, capl
     make_ranker(tmp_path, tree).run()
     assert tree.done == list(range(16))
     assert "progress.npz is of other weights, images or settings, or damaged: ranking anew" in caplog.text
+
+
+def test_a_pipe_in_the_place_of_progress_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "progress.npz")
+    with pytest.raises(UserError, match="there is a pipe"):
+        make_ranker(tmp_path, FakeTree()).run()
 
 
 def test_fingerprint_stands_for_weights_and_facts():

@@ -1,5 +1,7 @@
 """What searches leave is read, and what is no search's is refused in one line."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,7 @@ def test_lines_of_a_stranger(tmp_path):
         ("", "holds no scores; expected DIGITS SCORE"), ("00000 1\n", "line 1: '00000' is no genotype"),
         ("000000 1\n000000 2\n", "line 2: '000000' is there twice"), ("000000 one\n", "line 1: 'one' is no score"),
         ("000000\n", "line 1: '' is no score"), ("000000 nan\n", "line 1: the score is not finite"),
+        ("000000 ٣\n", "line 1: '٣' is no score"), ("000000 1_0\n", "line 1: '1_0' is no score"),
     ],
 )  # fmt: skip
 def test_broken_lines_are_named(tmp_path, text, told):
@@ -55,6 +58,31 @@ def test_broken_rankings_are_refused(tmp_path):
         read_submission(tmp_path)
     path.write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UserError, match="is no ranking"):
+        read_submission(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [np.ones(4096) + 1j, np.full(4096, "1.5"), np.ones(4096, bool), np.arange(4096).astype("M8[s]"),
+     np.zeros(4096, [("a", "f8")])],
+    ids=["complex", "text", "truth", "dates", "records"],
+)  # fmt: skip
+def test_rankings_of_other_kinds_are_refused(tmp_path, scores):
+    Genotype.from_digits("000000").to_json(tmp_path / "genotype.json")
+    np.savez(tmp_path / "ranking.npz", scores=scores)
+    with pytest.raises(UserError, match="is no ranking: its scores are"):
+        read_submission(tmp_path)
+
+
+def test_a_ranking_that_cannot_be_read_is_not_taken_for_none(tmp_path):
+    Genotype.from_digits("000000").to_json(tmp_path / "genotype.json")
+    path = tmp_path / "ranking.npz"
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="cannot read ranking"):
+        read_submission(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="no regular file"):
         read_submission(tmp_path)
 
 

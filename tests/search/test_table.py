@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -104,6 +105,61 @@ def test_damaged_tables_are_one_line(tmp_path, text, told):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(UserError, match=told):
         Table.load(tmp_path / "t.jsonl")
+
+
+ROW = json.loads(make_row().format())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("digits", 110110), ("digits", "999999"), ("digits", "01"), ("seed", None), ("seed", True), ("fold", [1]),
+        ("fold", -3), ("epochs", "ten"), ("epochs", 10.0), ("epochs", 0), ("scores", None), ("scores", [0.5]),
+        ("scores", {"b/mAP": "high"}), ("scores", {"b/mAP": float("nan")}), ("scores", {"b/mAP": 50}),
+        ("scores", {"b/mAP": True}), ("loss", "low"), ("loss", float("inf")), ("loss", 10**400), ("seconds", None),
+        ("machine", 3), ("versions", "2.0"), ("versions", {"torch": 2}), ("recipe", None), ("numerics", 1.5),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, column, value):
+    path = tmp_path / "t.jsonl"
+    path.write_text(make_table(make_row()).format() + json.dumps({**ROW, "seed": 2, column: value}) + "\n")
+    with pytest.raises(UserError, match=f"line 3 cannot be: {column} is .*, expected is"):
+        Table.load(path)
+
+
+@pytest.mark.parametrize("groups", [None, [1], {"a": 3}, {"a": []}, {"a": [1]}])
+def test_groups_that_cannot_be_are_named(tmp_path, groups):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"format": "osnet-table", "version": 1, "groups": groups}) + "\n")
+    with pytest.raises(UserError, match="line 1 cannot be: groups is"):
+        Table.load(path)
+
+
+def test_a_row_twice_is_not_dropped_in_silence(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(make_table(make_row()).format() + make_row(score=0.9).format())
+    with pytest.raises(UserError, match="line 3 is of a training and budget that an earlier line has"):
+        Table.load(path)
+
+
+def test_a_row_without_a_score_that_others_have_is_named():
+    table = make_table(make_row(), make_row(seed=2, scores={"b/mAP": 0.5}))
+    with pytest.raises(UserError, match="the row of 110110, seed 2, fold 0, 10 epochs lacks the score 'c/mAP'"):
+        table.observe("unseen/mAP")
+    with pytest.raises(UserError, match="has no rows yet"):
+        make_table().at()
+
+
+def test_nothing_in_the_locks_place_is_harmed(tmp_path):
+    precious, lock = tmp_path / "precious", tmp_path / ".t.jsonl.lock"
+    precious.write_text("text")
+    lock.symlink_to(precious)
+    with pytest.raises(UserError, match="cannot lock"):
+        append_rows(tmp_path / "t.jsonl", GROUPS, [make_row()])
+    assert precious.read_text() == "text"
+    lock.unlink()
+    os.mkfifo(lock)
+    assert append_rows(tmp_path / "t.jsonl", GROUPS, [make_row()]) == 1  # and does not wait for a reader
 
 
 def test_unknown_table_names_those_of_the_repository():

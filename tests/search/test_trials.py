@@ -1,5 +1,6 @@
 """Trials: what is done is read, what is missing is trained, what fails is named."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,51 @@ def test_damaged_results_are_one_line(tmp_path, content):
     write_trial(trial, tmp_path, 0.4)
     (tmp_path / trial.name / "metrics.json").write_text(content)
     with pytest.raises(UserError, match=r"metrics\.json is (damaged|not a metrics file)"):
+        read_trial(trial, tmp_path)
+
+
+LINES = """{"epoch": 5, "step": 15, "train/loss": 0.2, "heldout_new/mAP": 0.2}
+{"epoch": 10, "step": 30, "train/loss": 0.2, "heldout_new/mAP": 0.4}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("", "lacks the scores"), (LINES.replace('"train/loss": 0.2, ', ""), "lacks the step or the loss of epoch 5"),
+        (LINES.replace('"step": 30, ', ""), "lacks the step or the loss of epoch 10"),
+        (LINES.replace('"step": 30', '"step": 1e999'), "lacks the step or the loss of epoch 10"),
+        (LINES.replace("0.4", "NaN"), "a score that is none at epoch 10"), (LINES.replace("0.2}", "7}"), "at epoch 5"),
+        (LINES.replace("0.2}", "true}"), "at epoch 5"), (LINES.replace('"epoch": 5', '"epoch": -5'), "do not rise"),
+        (LINES + LINES, "do not rise"), (LINES.replace("heldout_new", "other"), "not those in metrics.json"),
+        (LINES.splitlines()[0], "the last scores in history.jsonl are not those in metrics.json"),
+    ],
+)  # fmt: skip
+def test_history_that_lacks_what_a_training_has_left_is_one_line(tmp_path, lines, told):
+    trial = Trial("000000", 1, 0)
+    write_trial(trial, tmp_path, 0.4)
+    history = tmp_path / trial.name / "history.jsonl"
+    history.write_text(LINES)
+    assert list(read_trial(trial, tmp_path).scores) == [5, 10]
+    history.write_text(lines)
+    with pytest.raises(UserError, match=rf"-fold0 is damaged: .*{told}.*; move it away, and it is trained anew"):
+        read_trial(trial, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("time_sec", None), ("time_sec", "x"), ("versions", [1]), ("versions", None), ("targets", [1]), ("machine", 3),
+        ("targets", {"heldout_new": {"mAP": "x"}}), ("numerics", "x"), ("image_passes", None), ("peak_rss_bytes", "x"),
+    ],
+)  # fmt: skip
+def test_metrics_that_lack_what_a_table_keeps_are_one_line(tmp_path, key, value):
+    trial = Trial("000000", 1, 0)
+    write_trial(trial, tmp_path, 0.4)
+    path = tmp_path / trial.name / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**metrics, key: value}.items() if v is not None}))
+    with pytest.raises(UserError, match=r"-fold0 is damaged: .*metrics\.json"):
         read_trial(trial, tmp_path)
 
 

@@ -1,5 +1,9 @@
 """The tool that compares several searches."""
 
+import os
+import shutil
+from xml.dom import minidom
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,3 +45,18 @@ def test_user_errors_are_one_line(runs, tmp_path, capsys):
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         assert told in lines[0]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_names_that_no_font_has_and_no_terminal_should_obey(runs, tmp_path, capsys, ending):
+    odd = [tmp_path / name for name in ("red\x1b[31m", os.fsdecode(b"not utf-8 \xff"), "line\nbreak", "$x_{$")]
+    for folder in odd:
+        shutil.copytree(runs[0], folder)
+    picture = tmp_path / f"picture.{ending}"
+    assert main([*map(str, odd), "--output", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "red\\x1b[31m" in text
+    assert "line\\nbreak" in text
+    if ending == "svg":
+        minidom.parse(str(picture))

@@ -97,3 +97,11 @@ def test_a_search_s_recipe_is_refused(tmp_path, recipe, capsys):
     words = ["--genotypes", "osnet", "--config-file", str(recipe), "--folder", str(tmp_path)]
     assert tool.main(words) == 2
     assert "is a search's config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["model.genotype", "train.seed", "model.resume", "data.save_dir"])
+def test_what_each_training_has_for_itself_is_not_set_in_silence(tmp_path, capsys, key):
+    words = ["--genotypes", "osnet", "--config-file", "child.yaml", "--folder", str(tmp_path / "out"), key, "1"]
+    assert tool.main(words) == 2
+    assert f"{key}: each training has its own" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -39,6 +39,8 @@ def test_a_genotype_file_and_its_stem(tmp_path, capsys):
         (["--size", "64", "8"], "at least 32×16"),
         (["--runs", "0"], "at least 1"),
         (["--batch-size", "100000000000"], "the memory is too small"),
+        (["--batch-size", "1000000000000000000"], "the memory is too small"),
+        (["--size", "4096", "4096", "--batch-size", "10000"], "image(s) of 4096×4096 at a time"),
         (["--device", "cuda:99"], "cannot be used"),
     ],
 )

@@ -152,6 +152,10 @@ def test_mistakes_are_told_in_one_line(
     torch.save(golden_weights | {"conv1.conv.weight": torch.ones(20, 3, 7, 7)}, source)
     assert_mistake(capsys, "import", source, target, words="no OSNet has a stem of 20 channels")
     torch.save(golden_weights, source)
+    assert_mistake(capsys, "import", source, source, words="it is read as well, and would be lost")
+    (tmp_path / "link.pt").symlink_to(source)
+    assert_mistake(capsys, "import", source, tmp_path / "link.pt", words="it is read as well")
+    assert_mistake(capsys, "import", source, Path(), words="there is a folder of that name")
     assert_mistake(capsys, "import", source, tmp_path / "no folder" / "out.pt", words="cannot write")
     assert_mistake(
         capsys, "export", source, target, words="is Torchreid's file, not a checkpoint of this project: use import"

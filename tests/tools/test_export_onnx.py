@@ -139,6 +139,7 @@ def test_mistakes_are_one_line(exported, tmp_path, capsys):
         ([str(tmp_path / "none.pt"), str(tmp_path / "child.onnx")], "no checkpoint"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "none" / "child.onnx")], "no folder"),
         ([str(tmp_path / "none.pt"), str(tmp_path)], "there is a folder of that name"),
+        ([str(tmp_path / "ain.pth"), str(tmp_path / "ain.pth")], "it is read as well, and would be lost"),
         ([str(tmp_path / "ain.pth"), str(tmp_path / "a.onnx"), "--tolerance", "nan"], "from 0 to 1"),
     ):
         assert main(words) == 2

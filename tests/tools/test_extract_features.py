@@ -1,5 +1,6 @@
 """The command line that writes features of a folder or of a manifest's files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from datasets.base import Sample
 from datasets.loaders import EvalLoader, Preparer
+from engine import memory
 from engine.evaluator import compute_features
 from genotype import Genotype
 from osnet_child import ChildNet, build_child
@@ -141,8 +143,17 @@ def test_too_small_for_the_last_instance_norm(size, folder, tmp_path, capsys):
         (["images", "--output", "f.npz", "--size", "8", "8"], "at least 32×16"),
         (["images/a.jpg", "--output", "f.npz"], "is the file a CSV in UTF-8?"),
         (["nul.csv", "--output", "f.npz", "--on-corrupt", "skip"], "nul.csv, line 3: a NUL byte"),
-        (["images", "--output", "bare.npz"], "--output bare.npz: there is a folder of that name"),
+        (["images", "--output", "bare.npz"], "bare.npz: there is a folder of that name"),
         (["images", "--output", "f.npz", "images/../f.npz"], "the same file is given twice"),
+        (["nul.csv", "--output", "nul.csv"], "it is read as well, and would be lost"),
+        (["images", "--output", "loop.npz", "--size", "8", "8"], "at least 32×16"),
+        (["images", "--output", "pipe.npz"], "there is a pipe, device or socket of that name"),
+        (
+            ["images", "--output", "f.npz", "--size", "4096", "4096", "--batch-size", "1"],
+            "the memory is too small for 1",
+        ),
+        (["odd", "--output", "f.npz"], "odd/b.jpg is a link to no file, a pipe or the like"),
+        (["long.csv", "--output", "f.npz"], "is nameless, too long, there twice"),
         (["nowhere", "--output", "f.npz"], "give a folder of images or a CSV manifest"),
         (["bare", "--output", "f.npz"], "no image in"),
     ],
@@ -151,6 +162,13 @@ def test_a_mistake_is_one_line(words, message, weights, folder, tmp_path, monkey
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare.npz").mkdir()
     (tmp_path / "nul.csv").write_bytes(b"path\nimages/a.jpg\nimages/\0.jpg\n")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    (tmp_path / "odd" / "b.jpg").symlink_to("nowhere")
+    (tmp_path / "long.csv").write_text(f"path,{'x' * 70_000}\nimages/a.jpg,1\n")
+    monkeypatch.setattr(memory, "measure_free_memory", lambda runtime: 2**25)
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--weights", str(weights)]) == 2
     error = capsys.readouterr().err

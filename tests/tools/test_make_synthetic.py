@@ -42,7 +42,8 @@ def test_what_is_there_is_checked(tmp_path, capsys):
     ("words", "message"),
     [
         (["--train-ids", "1"], "synthetic.train_ids = 1"),
-        (["--workers", "0"], "--workers and --sheet-identities"),
+        (["--workers", "0"], "--workers must be 1 to 1,024"),
+        (["--workers", "100000"], "--workers must be 1 to 1,024"),
         (["--sheet", "/no/such/folder/x.png"], "cannot write /no/such/folder/x.png"),
         (["--sheet", "people"], "cannot write people: the name of a contact sheet ends in .png"),
         (["--sheet", f"{'n' * 300}.png"], "File name too long"),

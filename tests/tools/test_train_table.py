@@ -1,5 +1,6 @@
 """Making and completing a table: the plan, shards, what is there already, what is collected."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,21 +59,45 @@ def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
     ("changed", "told"),
     [
         (("array: 32", "array: 48"), "allowed are 32, 64"), (("num_folds", "folds"), "unknown key 'folds'"),
-        (("num_folds: ", "num_folds: a"), "num_folds is 'a"),
+        (("num_folds: ", "num_folds: a"), "num_folds is 'a"), (("random: 3", "random: 3\nrandom: 5"), "is given twice"),
+        (("seeds: 2", "seeds: 2, seeds: 3"), "seeds is given twice"), (("of: 4", "of: 40"), "there are 34 to repeat"),
+        (("seeds: 2", "seeds: 1000000000"), "between 0 and 4096"), (("seeds: 2", "seeds: -2"), "between 0 and 4096"),
+        (("num_folds: 4", "num_folds: 1000000000"), "between 1 and 15"), (("[heldout_new/mAP]", "[]"), "not be empty"),
+        (("num_folds: 4", "num_folds: 5"), "recipe .*recipe.yaml holds out 4"), (('"110110"', '"000000"'), "twice"),
+        (("random: 3", "random: true"), "must be a whole number"),
+        (("array: 32", "array: 32\nseed: 99999999999999999999"), "seed is '99999"),
         (("recipe: recipe.yaml", ""), "lacks recipe"), (('"110110"', '"11011"'), "'11011' is no genotype"),
     ],
 )  # fmt: skip
 def test_plans_that_cannot_be_are_one_line(plan, monkeypatch, capsys, changed, told):
     plan.write_text(PLAN.replace(*changed))
-    assert run(monkeypatch, plan) == 2
-    assert told in capsys.readouterr().err
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_genotypes_need_no_quotes(plan):
+    trials = tool.read_plan(plan).trials
+    plan.write_text(PLAN.replace('"', ""))
+    assert tool.read_plan(plan).trials == trials
+
+
+def test_a_searchs_recipe_is_refused(plan, monkeypatch, capsys):
+    (plan.parent / "recipe.yaml").write_text(RECIPE.replace("osnet_child", "osnet_nas"))
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert "must train a child" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--jobs", "0"), ("--gpus-per-run", "-1"), ("--gpus-per-run", "nan")])
+def test_numbers_out_of_range_are_one_line(plan, monkeypatch, capsys, words):
+    assert run(monkeypatch, plan, *words) == 2
+    assert words[0] in capsys.readouterr().err
 
 
 def test_shards_are_parts_of_the_whole(plan):
     trials = tool.read_plan(plan).trials
     parts = [tool.choose_trials(trials, None, f"{i}/3") for i in (1, 2, 3)]
     assert sorted(t for part in parts for t in part) == sorted(trials)
-    for wrong in ("0/3", "4/3", "a", "1"):
+    for wrong in ("0/3", "4/3", "a", "1", "１/２"):
         with pytest.raises(UserError, match=f"--shard {wrong}: expected i/n"):
             tool.choose_trials(trials, None, wrong)
 

@@ -11,6 +11,7 @@ def test_full_memory_is_told_from_other_errors():
     assert is_full_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"))
     assert is_full_memory(MemoryError())
     assert is_full_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_full_memory(RuntimeError("Storage size calculation overflowed with sizes=[1000000000000000000, 3]"))
     assert not is_full_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from utils import files
 from utils.errors import UserError
-from utils.files import remove_unfinished, write_atomically
+from utils.files import check_writable, remove_unfinished, write_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +81,33 @@ def test_file_beyond_the_limit_is_told(tmp_path):
     )
     assert result.stdout.startswith(f"cannot write {tmp_path / 'c.pt'}"), result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_only_files_are_replaced(tmp_path, kind):
+    """As root, /dev/null would become a file."""
+    path = tmp_path / "file"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/null")
+    before = path.lstat().st_mode
+    for write in (lambda: write_atomically(path, "text"), lambda: check_writable(path)):
+        with pytest.raises(UserError, match="there is a pipe, device or socket of that name"):
+            write()
+    assert path.lstat().st_mode == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_names_of_folders_are_no_files(name):
+    with pytest.raises(UserError, match="there is a folder of that name"):
+        write_atomically(name, "text")
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    (tmp_path / "source").write_text("text")
+    (tmp_path / "link").symlink_to("source")
+    check_writable(tmp_path / "new", tmp_path / "source", tmp_path / "nowhere")
+    for name in ("source", "link"):
+        with pytest.raises(UserError, match="it is read as well, and would be lost"):
+            check_writable(tmp_path / name, tmp_path / "source")
 
 
 def test_umask_is_respected(tmp_path):

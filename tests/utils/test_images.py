@@ -16,7 +16,7 @@ from datasets.decode import CorruptImageError, decode_image
 from datasets.integrity import find_broken
 from utils import images
 from utils.errors import UserError
-from utils.images import find_jpeg_size, read_rgb
+from utils.images import ImageError, find_jpeg_size, read_rgb
 from utils.thumbnails import read_thumbnail
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,17 @@ def claim(content: bytes, width: int, height: int) -> bytes:
         return content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
     at = next(i for i in range(len(content)) if content[i : i + 2] in (b"\xff\xc0", b"\xff\xc2"))
     return content[: at + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[at + 9 :]
+
+
+def test_no_other_program_is_started_for_an_image() -> None:
+    """Pillow would start Ghostscript for an EPS file, whatever its name says."""
+    with pytest.raises(ImageError, match="cannot identify image file"):
+        read_rgb(encode("EPS"))
+
+
+def test_floating_point_pixels_are_not_taken_for_black() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        read_rgb(encode("TIFF", mode="F"))
 
 
 TOO_LARGE = {
