@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from datasets.base import Sample
 from datasets.cache import ImageCache
@@ -27,9 +26,7 @@ from utils.printable import make_printable
 
 logger = logging.getLogger(__name__)
 
-# one that could not be started, for want of open files, has nothing to end, but PyTorch would look for this
-_MultiProcessingDataLoaderIter._shutdown = True
-
+_FILES, _FILES_PER_WORKER = 4, 4  # that worker processes keep open here; two only while one starts
 _STAND_INS = {"replace": "another image of the same identity stands in", "blank": "no score counts it"}
 
 
@@ -194,6 +191,23 @@ def _keep(answer: Any) -> Any:
     return answer
 
 
+def _check_open_files(workers: int) -> None:
+    """Opens and closes as many files as worker processes will need.
+
+    Where PyTorch finds out itself that there are too few, its half-made iterator complains again when it is deleted.
+
+    Raises:
+        OSError: there are too few.
+    """
+    files: list[int] = []
+    try:
+        while len(files) < _FILES + workers * _FILES_PER_WORKER:
+            files += os.pipe()
+    finally:
+        for file in files:
+            os.close(file)
+
+
 def _share(shape: tuple[int, ...]) -> Tensor:
     """Returns uint8 memory that forked processes share; unlike /dev/shm it is not limited in containers."""
     return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
@@ -223,6 +237,7 @@ class BatchStream:
         source.slots = _share((self.num_slots, batch_size, 3, source.reader.height, source.reader.width))
         self.source, self.requests = source, _Requests()
         self.reported = reported  # broken files that were named already
+        self.is_started = workers == 0  # without processes there is nothing to start
         self.loader = DataLoader(
             source,
             batch_size=None,
@@ -241,6 +256,9 @@ class BatchStream:
         Raises:
             UserError: an image cannot be read and may not or cannot be replaced.
         """
+        if not self.is_started:
+            _check_open_files(self.loader.num_workers)
+            self.is_started = True
         pending = [request._replace(slot=n % self.num_slots) for n, request in enumerate(requests)]
         self.requests.pending = pending
         for request, answer in zip(pending, self.loader, strict=True):

@@ -1,8 +1,8 @@
 """What a table says of searches: those that ran, and those that its own rows can stand in for.
 
-A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that only trains children by
-themselves needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact
-expectation over its rows; a designed experiment's fit is made again and again with other rows, and judged by the rest.
+A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that trains each child alone
+needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact expectation
+over its rows; a fit, as a designed experiment makes it, is made again and again of other rows, and judged by the rest.
 """
 
 import re
@@ -25,9 +25,9 @@ from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
 
-NUM_RUNS = 32  # trainings of a designed experiment
-NUM_DRAWS = 200  # designed experiments
-MIN_JUDGES = 20  # architectures that judge a designed experiment, beside those that it has seen
+NUM_RUNS = 32  # trainings that a fit is made of
+NUM_DRAWS = 200  # fits
+MIN_JUDGES = 20  # architectures that judge a fit, beside those that it has seen
 LEVEL = 0.05
 
 
@@ -41,7 +41,7 @@ class SearchStudy:
         top_tau: The same within the best tenth of the architectures.
         regret: By how much the network that it ranks first among the trained ones is below the best of them.
         regret_of_ten: By how much the best of its first ten is.
-        percentile: Share of the trained architectures that its answer is better than.
+        percentile: Share of the trained architectures that its answer, trained or predicted, is better than.
         image_passes: Images that passed forward and backward.
         num_right: Places that it calls decided and the table does too, with the same sign, over all searches.
         num_wrong: With the other sign.
@@ -107,8 +107,11 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
         measures.append(judgement.search)
         percentiles.append(judgement.answer.percentile.value)
         found = Genotype.from_json(path / "genotype.json").found
-        passes.append(found["costs"]["image_passes"])
-        signs += _compare_places(found["places"], truth)
+        try:
+            passes.append(float(found["costs"]["image_passes"]))
+            signs += _compare_places(found["places"], truth)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: genotype.json lacks what the search cost or found at each place") from error
     columns = {
         name: estimate([getattr(m, name) for m in measures]) for name in ("tau", "top_tau", "regret", "regret_of_ten")
     }
@@ -139,7 +142,7 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
         UserError: too few trainings.
     """
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
-    digits = sorted(held_out, key=lambda d: held_out[d])  # the table has all budgets of a training or none
+    digits = sorted(held_out.keys() & truth.keys(), key=lambda d: (held_out[d], d))
     scores = np.array([truth[d] for d in digits])
     size = min(num_trainings, len(digits))
     chances = np.array([comb(i, size - 1) for i in range(len(digits))], dtype=float) / comb(len(digits), size)
@@ -155,15 +158,18 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
 
 
 def study_designs(table: Table, budget: int) -> DrawnStudy | None:
-    """Studies the fit of ``NUM_RUNS`` random networks by held-out images; None where the table is too small.
+    """Studies the fit of ``NUM_RUNS`` random networks by held-out images.
 
     Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
+
+    Returns:
+        None where the table is too small to fit so few and judge by the rest.
     """
     rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
-    digits = sorted(rows)
+    truth = average(table.observe(UNSEEN))
+    digits = sorted(rows.keys() & truth.keys())
     if len(digits) < NUM_RUNS + MIN_JUDGES:
         return None
-    truth = average(table.observe(UNSEEN))
     generator, measures = np.random.default_rng(0), []
     for _ in range(NUM_DRAWS):
         chosen = set(generator.choice(digits, NUM_RUNS, replace=False).tolist())
@@ -171,8 +177,10 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
         try:
             predicted = predict([rows[d] for d in sorted(chosen)], np.array([[int(k) for k in d] for d in rest]))
         except UserError:
-            continue  # a candidate that none of the 32 has: an orthogonal array would have it
+            continue  # a candidate that none of them has: an orthogonal array would have it
         measures.append(measure(predicted, np.array([truth[d] for d in rest])))
+    if len(measures) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
+        return None
     return DrawnStudy(
         NUM_RUNS,
         budget,

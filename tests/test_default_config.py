@@ -55,6 +55,23 @@ def test_shipped_config_loads(file):
     assert load_config([ROOT / file]).is_frozen()
 
 
+@pytest.mark.parametrize(
+    "changed", [{}, {"nas.method": "uniform"}, {"nas.candidates": "shared"}, {"nas.alpha_data": "held_out"}]
+)
+def test_shipped_search_is_at_its_tables_setting(changed):
+    table = ROOT / "tables" / "synthetic_a_x0_25.recipe.yaml"
+    recipe, search = (
+        flatten(load_config([path], settings))
+        for path, settings in ((table, {}), (table.with_name("synthetic_a_x0_25.search.yaml"), changed))
+    )
+    shared = {"model.width", "nas.held_out", "nas.num_folds", "data.sources", "data.height", "data.width",
+              "data.transforms", "train.max_epoch", "train.batch_size", "train.optim", "train.lr",
+              *(key for key in recipe if key.startswith("synthetic."))}  # fmt: skip
+    assert {key: search[key] for key in shared} == {key: recipe[key] for key in shared}
+    assert search["model.name"] == "osnet_nas"
+    assert search["data.targets"] == []
+
+
 def test_later_settings_win_over_earlier_ones(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("train: {lr: 0.5, max_epoch: 7}\n")

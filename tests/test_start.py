@@ -56,12 +56,13 @@ def test_closed_streams_are_no_traceback() -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_too_few_open_files_are_one_line(market_root: Path, tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize("limit", [20, 24])  # too few for the first worker, and for the second
+def test_too_few_open_files_are_one_line(market_root: Path, tmp_path: Path, limit: int) -> None:
+    code = f"""
 import resource, sys
 import run  # and with it all that is imported from many files
 from main import main
-resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
 sys.exit(main(sys.argv[1:]))
 """
     words = ["--root", market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SMALL]

@@ -43,10 +43,7 @@ def list_images(source: Path) -> Manifest:
     """
     if not source.is_dir():
         return read_manifest(source)
-    found = [path for path in source.rglob("*") if is_image_name(path.name) and not path.is_dir()]
-    if other := next((path for path in found if not path.is_file()), None):
-        raise UserError(f"{other} is a link to no file, a pipe or the like: put the image there, or remove it")
-    paths = sorted(map(str, found))
+    paths = sorted(str(path) for path in source.rglob("*") if is_image_name(path.name) and not path.is_dir())
     if not paths:
         raise UserError(f"no image in {source} or in the folders below it")
     return Manifest(paths, paths, {})

@@ -61,6 +61,7 @@ PLAN_KEYS: dict[str, tuple[Any, Check]] = {
     "repeats.seeds": (0, between(0, _MOST)),
     "repeats.of": (0, between(0, _MOST)),
 }  # of a plan: default and check
+_REPEATS = {"repeats.seeds", "repeats.of"}
 GROUPS = "groups."  # what the names of a plan's means over several scores begin with
 KEPT_SCORES = ("mAP", "rank1")
 
@@ -105,9 +106,11 @@ def read_plan(path: Path) -> Plan:
                 raise UserError(f"plan {path}, line {entry.line}: unknown key {key[:80]!r}{nearest(key, PLAN_KEYS)}")
         except ValueError as error:
             shown = reprlib.repr(entry.value)
-            raise UserError(f"plan {path}, line {entry.line}: {key} is {shown}; it {error}") from error
+            raise UserError(f"plan {path}, line {entry.line}: {key} is {shown}: {error}") from error
     if missing := {"recipe", "num_folds", "array"} - entries.keys():
         raise UserError(f"plan {path} lacks {', '.join(sorted(missing))}")
+    if len(entries.keys() & _REPEATS) == 1:
+        raise UserError(f"plan {path}: repeats needs both seeds, of each, and of, how many networks")
     genotypes = document["genotypes"]
     if twice := next((digits for digits in genotypes if genotypes.count(digits) > 1), ""):
         raise UserError(f"plan {path}: genotypes names {twice} twice")

@@ -3,10 +3,11 @@
     python -m tools.write_studies                # after a table has grown
     python -m tools.write_studies --folder OUT   # elsewhere
 
-Every number comes from the rows in tables/; a test checks that the page is the one that they give.
+Every number comes from what is in tables/; a test checks that the page is the one that it gives.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,9 +35,10 @@ INTRODUCTION = """\
 python -m tools.write_studies
 ```
 
-This page is written from the rows of [tables](../tables/README.md) alone. Orders of architectures are compared by
-Kendall's tau-b (1: the same, 0: unrelated); intervals hold 95 % and come from a bootstrap over architectures. The parts
-of the held-out fold and of the seed are taken out of all scores first. Nothing was tuned on the `unseen` columns.
+This page is written from the rows of [tables](../tables/README.md), and from searches that lie beside them, alone.
+Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated); where nothing else is said,
+intervals hold 95 % and come from a bootstrap over architectures. The parts of the held-out fold and of the seed are
+taken out of all scores first. Nothing was tuned on the `unseen` columns.
 """
 
 
@@ -82,8 +84,8 @@ def describe_budgets(table: Table) -> str:
               "training loss, lowest first", "two seeds, unseen domains")  # fmt: skip
     return (
         "### When does the order settle?\n\nTau of the order at each budget with the order by the unseen domains at "
-        "the largest budget; in the last column of two seeds with each other at the same budget, which is the most "
-        f"that any search can be expected to reach.\n\n{format_markdown(header, rows)}"
+        "the largest budget; in the last column of two seeds with each other at the same budget: how far "
+        f"chance alone keeps orders apart.\n\n{format_markdown(header, rows)}"
     )
 
 
@@ -122,23 +124,21 @@ def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
 
 def describe_drawn_searches(table: Table) -> str:
     """Study 3, searches that the table's rows stand in for."""
-    studies = [(f"the best of {size} random networks", study_random(table, size, budget))
-               for size in NUM_RANDOM for budget in table.budgets]  # fmt: skip
+    random = [study_random(table, size, budget) for size in NUM_RANDOM for budget in table.budgets]
     designs = [study for budget in table.budgets if (study := study_designs(table, budget))]
-    studies += [(f"a fit of {study.num_trainings} random networks", study) for study in designs]
     rows = [
-        (name, str(s.budget), f"{s.image_passes:,}", format_tau(s.tau), format_interval(s.regret, ".1%"),
-         format_interval(s.percentile, ".0%"))
-        for name, s in studies
+        (f"{kind} {s.num_trainings} random networks", str(s.budget), f"{s.image_passes:,}", format_tau(s.tau),
+         format_interval(s.regret, ".1%"), format_interval(s.percentile, ".0%"))
+        for kind, studies in (("the best of", random), ("a fit of", designs)) for s in studies
     ]  # fmt: skip
     header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
     note = "" if designs else "\nFor the fits the table has too few networks yet.\n"
     return (
-        "### Which search?\n\nSearches that train children by themselves, drawn from the rows: means, and in brackets "
-        "where 95 % of such searches lie. They decide by held-out people and cameras and are judged by the unseen "
-        "domains at the largest budget: tau of their order, by how much mAP their answer is behind the best, and what "
-        "share of the networks it is better than. A fit is judged by networks that it has not seen; the best of some "
-        "random ones by the very trainings that it was chosen by, which flatters it.\n\n"
+        "### Which search?\n\nSearches that train each child alone, drawn from the rows: means, and in brackets where "
+        "95 % of such searches lie. They decide by held-out people and cameras and are judged by the unseen domains at "
+        "the largest budget: tau of their order, by how much mAP their answer is behind the best that they could have "
+        "given, and what share of those it is better than. A fit answers with a network that it has not seen; the best "
+        "of some random ones is judged by the very training that it was chosen by, which flatters it.\n\n"
         f"{format_markdown(header, rows)}{note}"
     )
 
@@ -154,10 +154,11 @@ def describe_searches(table: Table, folder: Path) -> str:
     if not rows:
         return ""
     header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first behind the best",
-              "the best of its first ten", "its answer better than", "places decided right / wrong")  # fmt: skip
+              "the best of its first ten", "its answer better than", "places right / wrong")  # fmt: skip
     return (
-        "Searches that ran, each by several seeds: means with 95 % intervals. A place is right where the fit of the "
-        f"table decides it too, with the same sign.\n\n{format_markdown(header, rows)}"
+        "Searches that ran: means over the seeds with 95 % intervals, by Student's t, in which the noise of the "
+        "table's own trainings is not. Of the places that both a search and the fit of the table call decided, the "
+        f"last column counts those of the same sign and those of the other.\n\n{format_markdown(header, rows)}"
     )
 
 
@@ -179,9 +180,9 @@ def format_tau(tau: Interval | None) -> str:
 
 def format_mean(mean: Mean, spec: str) -> str:
     """Writes a mean with the half of its interval, if it has one."""
-    if mean.mean != mean.mean:
+    if math.isnan(mean.mean):
         return "–"
-    return f"{mean.mean:{spec}}" + (f" ± {mean.half_width:{spec}}" if mean.half_width == mean.half_width else "")
+    return f"{mean.mean:{spec}}" + ("" if math.isnan(mean.half_width) else f" ± {mean.half_width:{spec}}")
 
 
 def format_place(place: Place) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from utils.environment import drop_variables
 from utils.errors import UserError
 from utils.printable import make_printable
 
 try:
     from tqdm import tqdm
-except ValueError:
-    drop_variables("TQDM_")
+except ValueError:  # a variable of its own, such as TQDM_MININTERVAL, is no number
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:
+        del os.environ[name]
     from tqdm import tqdm
 
 logger = logging.getLogger(__name__)

@@ -3,11 +3,25 @@
 import json
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.errors import UserError
 
 MAX_BYTES = 64 * 2**20
+
+
+def open_regular(path: str | Path, what: str) -> BinaryIO:
+    """Opens a file for reading, also by way of a link.
+
+    Raises:
+        UserError: no such file, a folder, pipe or device, or one that may not be read.
+    """
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UserError(f"cannot read {what} {path}: it is no regular file")
+        return Path(path).open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', error)}") from error
 
 
 def read_bytes(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -22,12 +36,10 @@ def read_bytes(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes
         UserError: no such file, a folder, pipe or device, one that may not be read, or one that is too large.
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise UserError(f"cannot read {what} {path}: it is no regular file")
-        with Path(path).open("rb") as file:
+        with open_regular(path, what) as file:
             content = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', error)}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
     if len(content) > max_bytes:
         raise UserError(f"cannot read {what} {path}: it has more than {max_bytes:,} bytes")
     return content

@@ -149,6 +149,6 @@ def _iterate_pieces(*maps: Tensor) -> Iterator[Sequence[Tensor]]:
 
 
 def _split_images(x: Tensor) -> Iterator[slice]:
-    """Yields a few images at a time, of whose maps a few fit a core's cache; all on a GPU."""
+    """Yields a few images at a time, of whose maps a few fit the caches; all on a GPU."""
     step = max(1, chunk_size(x) // x[0].numel())
     return (slice(start, start + step) for start in range(0, len(x), step))

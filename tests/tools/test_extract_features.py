@@ -87,6 +87,7 @@ def test_manifest_into_two_tables(child, weights, folder, tmp_path):
 
 def test_broken_images(child, weights, folder, tmp_path, capsys):
     (folder / "a.jpg").write_bytes(b"cut off")
+    (folder / "g.jpg").symlink_to("nowhere")
     output = tmp_path / "features.npz"
     words = [str(folder), "--weights", str(weights), "--output", str(output), "--batch-size", "2"]
     assert main(words) == 2
@@ -97,7 +98,8 @@ def test_broken_images(child, weights, folder, tmp_path, capsys):
     assert main([*words, "--on-corrupt", "skip"]) == 0
     printed = capsys.readouterr().out
     assert f"left out: broken image {folder / 'a.jpg'}" in printed
-    assert "4 of 5 images" in printed
+    assert f"left out: cannot read image {folder / 'g.jpg'}" in printed
+    assert "4 of 6 images" in printed
     with np.load(output) as table:
         files = [str(folder / name) for name in ("b.png", "c/d.bmp", "e.PNG", "f.jpg")]
         assert table["paths"].tolist() == files
@@ -152,7 +154,7 @@ def test_too_small_for_the_last_instance_norm(size, folder, tmp_path, capsys):
             ["images", "--output", "f.npz", "--size", "4096", "4096", "--batch-size", "1"],
             "the memory is too small for 1",
         ),
-        (["odd", "--output", "f.npz"], "odd/b.jpg is a link to no file, a pipe or the like"),
+        (["odd", "--output", "f.npz"], "cannot read image odd/b.jpg: No such file"),
         (["long.csv", "--output", "f.npz"], "is nameless, too long, there twice"),
         (["nowhere", "--output", "f.npz"], "give a folder of images or a CSV manifest"),
         (["bare", "--output", "f.npz"], "no image in"),

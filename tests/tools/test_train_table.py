@@ -58,9 +58,11 @@ def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        (("array: 32", "array: 48"), "allowed are 32, 64"), (("num_folds", "folds"), "unknown key 'folds'"),
+        (("array: 32", "array: 48"), "array is '48': allowed are 32, 64"),
+        (("num_folds", "folds"), "unknown key 'folds'"),
         (("num_folds: ", "num_folds: a"), "num_folds is 'a"), (("random: 3", "random: 3\nrandom: 5"), "is given twice"),
         (("seeds: 2", "seeds: 2, seeds: 3"), "seeds is given twice"), (("of: 4", "of: 40"), "there are 34 to repeat"),
+        (("seeds: 2, of: 4", "seeds: 2"), "repeats needs both"), (("seeds: 2, of: 4", "of: 4"), "repeats needs both"),
         (("seeds: 2", "seeds: 1000000000"), "between 0 and 4096"), (("seeds: 2", "seeds: -2"), "between 0 and 4096"),
         (("num_folds: 4", "num_folds: 1000000000"), "between 1 and 15"), (("[heldout_new/mAP]", "[]"), "not be empty"),
         (("num_folds: 4", "num_folds: 5"), "recipe .*recipe.yaml holds out 4"), (('"110110"', '"000000"'), "twice"),
@@ -137,7 +139,7 @@ def test_table_of_another_recipe_is_refused(plan, monkeypatch, capsys):
 
 
 def test_plans_of_the_repository_can_be_read():
-    plans = [p for p in (Path(tool.FOLDER)).glob("*.yaml") if not p.stem.endswith(".recipe")]
+    plans = [p for p in (Path(tool.FOLDER)).glob("*.yaml") if "." not in p.stem]
     assert plans
     for path in plans:
         plan = tool.read_plan(path)

@@ -64,6 +64,13 @@ def test_what_would_fill_the_memory_is_refused(tmp_path):
         read_arrays(tmp_path / "a.npz", "ranking", ["scores"], max_bytes=4000)
 
 
+def test_other_arrays_may_be_of_any_size(tmp_path):
+    """A one-shot search's ranking also keeps what each of thousands of queries says of each of 4,096 networks."""
+    np.savez(tmp_path / "a.npz", scores=VALUES, ap=np.zeros(10_000))
+    (scores,) = read_arrays(tmp_path / "a.npz", "ranking", ["scores"], max_bytes=5000)
+    assert (scores == VALUES).all()
+
+
 @pytest.mark.filterwarnings("ignore")  # of zipfile about names
 def test_any_flipped_byte_gives_the_right_values_or_one_line(tmp_path):
     whole, generator, path = make_file(), random.Random(0), tmp_path / "a.npz"
