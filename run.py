@@ -196,7 +196,9 @@ def start(job: Job) -> None:
 def train(trainer: Trainer) -> dict[str, Scores]:
     """Trains to the end; a run that is already there is only scored."""
     progress = trainer.progress
-    if progress.epoch or progress.batch:
+    if progress.epoch == trainer.settings.max_epoch:
+        logger.info("already trained to epoch %d, only scored now", progress.epoch)
+    elif progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
     else:
         logger.info("%s", describe_first_epochs(trainer.settings, trainer.config["model.load_weights"]))

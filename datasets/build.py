@@ -250,8 +250,9 @@ def read_data_sets(cfg: CfgNode, names: Iterable[str]) -> dict[str, Splits]:
         folders = {name: root / folder for name in names if (folder := find_folder(name))}
         missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
+        some = f"{len(missing)} of the {len(names)} data sets" if len(names) > 1 else "the data set"
         raise UserError(
-            f"{len(missing)} of the {len(names)} data sets of this run are not there: "
+            f"{some} of this run {'are' if len(missing) > 1 else 'is'} not there: "
             f"{', '.join(f'{name} (no folder {folders[name]})' for name in missing)}; put them there, or give "
             f"the folder that holds them with --root; {point_to_layout(missing[0])}"
         )

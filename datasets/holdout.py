@@ -140,7 +140,7 @@ def _deal_cameras(name: str, samples: Sequence[Sample], fold: int, num_folds: in
     if len(cameras) < max(2, num_folds):
         raise UserError(
             f"{name} has {len(cameras)} camera(s): nas.held_out cameras with nas.num_folds {num_folds} needs at least "
-            f"{max(2, num_folds)}"
+            f"{max(2, num_folds)}{f'; set nas.num_folds {len(cameras)}' if len(cameras) > 1 else ''}"
         )
     return set(cameras[fold::num_folds])
 

@@ -118,7 +118,7 @@ class StopRequest:
         if self.last is not None and self.last.exists():
             return Interrupted(f"{stopped}; continue with: {self.resume}", exit_code)
         if self.goes_on:
-            return Interrupted(f"{stopped}; what is finished is kept: continue with the same command", exit_code)
+            return Interrupted(f"{stopped}; what was trained so far is kept: continue with the same command", exit_code)
         return Interrupted(f"{stopped} before anything was saved; start again in the same way", exit_code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -44,6 +44,8 @@ def read_submission(path: Path) -> Submission:
     """
     if path.is_dir():
         ranking = path / RANKING_NAME
+        if not os.path.lexists(path / "genotype.json"):
+            raise UserError(f"{path} has no genotype.json: it is no search's folder, or the search has not ended")
         digits = Genotype.from_json(path / "genotype.json").digits
         return Submission(path.name, digits, read_ranking(ranking) if os.path.lexists(ranking) else None)
     return _read_lines(path)

@@ -21,6 +21,7 @@ from utils.checks import Fits, find_misfit, is_whole
 from utils.errors import UserError
 from utils.log import format_duration
 from utils.read_file import read_json
+from utils.run_folder import TRAIN_LOG
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,8 @@ def complete_trials(
     done = {result.trial.name: result for result in read_trials(trials, folder)}
     by_name = {trial.name: trial for trial in trials}
     commands = {name: make_command(trial, folder) for name, trial in by_name.items() if name not in done}
-    logger.info("%s: %d trainings, %d finished", what, len(by_name), len(done))
+    logger.info("%s: %d trainings, %d finished, %d begun; each has its log, %s", what, len(by_name), len(done),
+                sum((folder / name).is_dir() for name in commands), folder / "*" / TRAIN_LOG)  # fmt: skip
     started, num_failed = time.monotonic(), 0
     for number, outcome in enumerate(launch(commands), 1):
         num_failed += outcome.exit_code != 0

@@ -90,7 +90,7 @@ def test_stopped_it_says_how_to_go_on(run, monkeypatch, capfd):
 
     monkeypatch.setattr("build_design.LocalLauncher", lambda jobs, gpus: stop)
     assert run() == 143
-    assert "what is finished is kept: continue with the same command" in capfd.readouterr().out
+    assert "what was trained so far is kept: continue with the same command" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

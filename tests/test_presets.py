@@ -232,3 +232,5 @@ def test_all_missing_data_sets_are_told_before_any_is_read(
         assert f"{name} (no folder {tmp_path / 'data' / name})" in error
     assert not re.search("market1501|prid", error)
     assert error.count("\n") == 1
+    assert run_main("-s", "viper", "-t", "viper", root=tmp_path / "data") == 2
+    assert capsys.readouterr().err.startswith("error: the data set of this run is not there: viper (no folder ")

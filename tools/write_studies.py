@@ -203,7 +203,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     docs = FOLDER.parent / "docs"
     parser.add_argument("--folder", type=Path, default=docs, help="where the page goes (default: docs)")
-    write_page(parser.parse_args(words).folder)
+    folder = parser.parse_args(words).folder
+    write_page(folder)
+    print(folder / PAGE_NAME)
     return 0
 
 

@@ -92,5 +92,5 @@ def test_missing_and_binary_files_are_one_line(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="is not a scores file: not text in UTF-8"):
         read_submission(tmp_path / "binary")
-    with pytest.raises(UserError, match="cannot read genotype"):
+    with pytest.raises(UserError, match=r"has no genotype\.json: .* or the search has not ended"):
         read_submission(tmp_path)

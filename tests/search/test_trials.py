@@ -108,7 +108,9 @@ def test_only_what_is_missing_is_trained_and_what_fails_is_named(tmp_path, caplo
                 write_trial(trials[1], tmp_path, 0.2)
                 yield Outcome(name, 0, "")
 
+    (tmp_path / "222222-seed1-fold0").mkdir()  # stopped before its end
     results = complete_trials(trials, tmp_path, lambda t, f: [], launch, "some", lambda r: seen.append(len(r)))
+    assert f"some: 3 trainings, 1 finished, 1 begun; each has its log, {tmp_path}/*/train.log" in caplog.text
     assert asked == ["111111-seed1-fold0", "222222-seed1-fold0"]
     assert [r.trial.digits for r in results] == ["000000", "111111"]
     assert seen == [2]

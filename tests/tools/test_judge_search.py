@@ -69,7 +69,7 @@ def test_user_errors_are_one_line(table, tmp_path, capsys):
         ([good, "--table", "none"], "no table 'none'"), ([good, "--table", table], "no score 'unseen/mAP'"),
         ([good, "--table", table, "--metric", "b/mAP"], "no score for"),
         ([good, "--table", table, "--metric", "b/mAP", "--budget", 7], "no rows at 7 epochs"),
-        ([tmp_path / "run", "--table", table], "cannot read genotype"),
+        ([tmp_path / "run", "--table", table], "has no genotype.json"),
     ):  # fmt: skip
         assert main(list(map(str, words))) == 2
         lines = capsys.readouterr().err.splitlines()
