@@ -38,10 +38,7 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, CfgNode, s
     words = [word for key, value in settings.items() for word in (key, str(value))]
     recipe = Path(cfg.nas.design.recipe)
     trial_cfg = load_config([recipe], settings)
-    if trial_cfg.model.name != "osnet_child":
-        raise UserError(
-            f"nas.design.recipe {recipe} is a search's config; it must train a child (model.name osnet_child)"
-        )
+    check_trains_child(trial_cfg.model.name, f"nas.design.recipe {recipe}")
     images = build_images_hash(trial_cfg)
     conditions = {
         "recipe": str(recipe),
@@ -61,6 +58,12 @@ def build_design(cfg: CfgNode, folder: Path) -> tuple[DesignedSearch, CfgNode, s
         return trial.command(recipe, trials_folder, words)
 
     return DesignedSearch(folder, plan, make_command, build_launcher(cfg), conditions), trial_cfg, images
+
+
+def check_trains_child(model_name: str, recipe: str) -> None:
+    """Raises UserError, which begins with ``recipe``, where a recipe's ``model.name`` is not a child's."""
+    if model_name != "osnet_child":
+        raise UserError(f"{recipe} is a search's config; it must train a child (model.name osnet_child)")
 
 
 def build_trial_settings(cfg: CfgNode) -> dict[str, Any]:

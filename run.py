@@ -196,13 +196,14 @@ def start(job: Job) -> None:
 def train(trainer: Trainer) -> dict[str, Scores]:
     """Trains to the end; a run that is already there is only scored."""
     progress = trainer.progress
-    if progress.epoch == trainer.settings.max_epoch:
+    is_trained = progress.epoch == trainer.settings.max_epoch
+    if is_trained:
         logger.info("already trained to epoch %d, only scored now", progress.epoch)
     elif progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
     else:
         logger.info("%s", describe_first_epochs(trainer.settings, trainer.config["model.load_weights"]))
-    if progress.epoch == trainer.settings.max_epoch and trainer.evaluate:
+    if is_trained and trainer.evaluate:
         return trainer.evaluate()
     return trainer.fit()
 

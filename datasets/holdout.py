@@ -138,9 +138,10 @@ def _deal_cameras(name: str, samples: Sequence[Sample], fold: int, num_folds: in
     """Returns the cameras that a fold holds out: every ``num_folds``-th."""
     cameras = sorted({s.camid for s in samples})
     if len(cameras) < max(2, num_folds):
+        advice = f"; set nas.num_folds {len(cameras)}" if len(cameras) > 1 else ""
         raise UserError(
             f"{name} has {len(cameras)} camera(s): nas.held_out cameras with nas.num_folds {num_folds} needs at least "
-            f"{max(2, num_folds)}{f'; set nas.num_folds {len(cameras)}' if len(cameras) > 1 else ''}"
+            f"{max(2, num_folds)}{advice}"
         )
     return set(cameras[fold::num_folds])
 

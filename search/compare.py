@@ -16,10 +16,10 @@ class Interval(NamedTuple):
     half_width: float
     num: int
 
-    def format(self, sign: str = "") -> str:
-        """Writes both in percent."""
-        reach = "" if np.isnan(self.half_width) else f" ± {self.half_width:.1%}"
-        return f"{self.mean:{sign}.1%}{reach}"
+    def format(self, spec: str = ".1%") -> str:
+        """Writes both by a format's specification, of which the half-width takes no sign."""
+        reach = "" if np.isnan(self.half_width) else f" ± {self.half_width:{spec.removeprefix('+')}}"
+        return f"{self.mean:{spec}}{reach}"
 
 
 def estimate(values: Sequence[float]) -> Interval:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.judge import Interval, compare_orders, compare_seeds, estimate_tau, list_by_architecture
-from search.table import Table
+from search.table import Row, Table
 from search.trainings import Observation
 from utils.errors import UserError
 
@@ -54,7 +54,7 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
         found.append(
             BudgetStudy(
                 budget,
-                round(float(np.mean([row.image_passes for row in rows]))),
+                count_passes(rows),
                 unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
                 held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
                 loss=_compare(average(losses), final),
@@ -101,10 +101,15 @@ def list_named(
     table: Table, names: Mapping[str, str], metrics: Sequence[str]
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Lists the named architectures that a table has: name, digits, and the mean of each metric, fold and seed out."""
-    averages = [average(table.observe(metric)) for metric in metrics]
+    means = [average(table.observe(metric)) for metric in metrics]
     for name, digits in names.items():
-        if digits in averages[0]:
-            yield name, digits, [average[digits] for average in averages]
+        if digits in means[0]:
+            yield name, digits, [scores[digits] for scores in means]
+
+
+def count_passes(rows: Sequence[Row]) -> int:
+    """Returns how many images passed in one training up to the rows' budget, on the mean."""
+    return round(float(np.mean([row.image_passes for row in rows])))
 
 
 def average(observations: Sequence[Observation]) -> dict[str, float]:

@@ -18,17 +18,15 @@ from genotype import Genotype
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.effects import predict
-from search.judge import Interval, judge_search, measure
+from search.judge import LEVEL, MIN_ARCHITECTURES, Interval, judge_search, measure
 from search.places import PLACE_NAMES, Place
-from search.studies import HELD_OUT, UNSEEN, average
+from search.studies import HELD_OUT, UNSEEN, average, count_passes
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
 
 NUM_RUNS = 32  # trainings that a fit is made of
 NUM_DRAWS = 200  # fits
-MIN_JUDGES = 20  # architectures that judge a fit, beside those that it has seen
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     return DrawnStudy(
         size,
         budget,
-        size * _count_passes(table, budget),
+        size * count_passes(table.at(budget)),
         tau=None,
         regret=_summarize(scores.max() - scores, chances),
         percentile=_summarize(percentiles, chances),
@@ -168,7 +166,7 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
     truth = average(table.observe(UNSEEN))
     digits = sorted(rows.keys() & truth.keys())
-    if len(digits) < NUM_RUNS + MIN_JUDGES:
+    if len(digits) < NUM_RUNS + MIN_ARCHITECTURES:
         return None
     generator, measures = np.random.default_rng(0), []
     for _ in range(NUM_DRAWS):
@@ -184,15 +182,11 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     return DrawnStudy(
         NUM_RUNS,
         budget,
-        NUM_RUNS * _count_passes(table, budget),
+        NUM_RUNS * count_passes(table.at(budget)),
         tau=_summarize(np.array([m.tau for m in measures])),
         regret=_summarize(np.array([m.regret for m in measures])),
         percentile=_summarize(np.array([m.percentile for m in measures])),
     )
-
-
-def _count_passes(table: Table, budget: int) -> int:
-    return round(float(np.mean([row.image_passes for row in table.at(budget)])))
 
 
 def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interval:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from genotype import is_digits
-from utils.checks import Fits, find_misfit, is_whole
+from utils.checks import Fits, are_texts, find_misfit, is_text, is_whole
 
 FORMAT, VERSION = "osnet-table", 1
 _KEY = ("digits", "seed", "fold", "epochs")  # what makes a row itself
@@ -76,10 +76,6 @@ def read_row(document: Mapping[str, Any]) -> Row:
     return Row(**document)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e15  # nor is it NaN
 
@@ -90,7 +86,7 @@ def _is_score(value: Any) -> bool:
 
 _epochs: Fits = is_whole(1, 10**9)
 COLUMNS: dict[str, Fits] = {
-    "digits": (lambda v: isinstance(v, str) and is_digits(v), "a genotype, six digits from 0 to 3 in quotes"),
+    "digits": (lambda v: is_text(v) and is_digits(v), "a genotype, six digits from 0 to 3 in quotes"),
     "seed": is_whole(0, 2**63 - 1),
     "fold": is_whole(0, 1000),
     "epochs": _epochs,
@@ -98,15 +94,15 @@ COLUMNS: dict[str, Fits] = {
     "image_passes": is_whole(0, 10**15),
     "scores": (lambda v: isinstance(v, dict) and all(map(_is_score, v.values())), "scores from 0 to 1 by name"),
     "loss": (_is_number, "a number"),
-    "recipe": (_is_text, "text"),
-    "images": (_is_text, "text"),
+    "recipe": (is_text, "text"),
+    "images": (is_text, "text"),
     "numerics": is_whole(1, 10**9),
     "seconds": (lambda v: _is_number(v) and v >= 0, "a number from 0"),
-    "machine": (_is_text, "text"),
-    "versions": (lambda v: isinstance(v, dict) and all(map(_is_text, v.values())), "versions by name"),
+    "machine": (is_text, "text"),
+    "versions": (are_texts, "versions by name"),
 }  # of a row: what fits, and in words
 GROUPS: Fits = (
-    lambda v: isinstance(v, dict) and all(isinstance(n, list) and n and all(map(_is_text, n)) for n in v.values()),
+    lambda v: isinstance(v, dict) and all(isinstance(n, list) and n and all(map(is_text, n)) for n in v.values()),
     "names of scores, at least one, by the group's name",
 )
-HEADER: dict[str, Fits] = {"about": (_is_text, "text"), "groups": GROUPS}
+HEADER: dict[str, Fits] = {"about": (is_text, "text"), "groups": GROUPS}

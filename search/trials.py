@@ -17,7 +17,7 @@ from typing import Any
 from engine.history import FILE_NAME, read_history
 from genotype import Genotype
 from search.launcher import Launcher, Outcome
-from utils.checks import Fits, find_misfit, is_whole
+from utils.checks import Fits, are_texts, find_misfit, is_text, is_whole
 from utils.errors import UserError
 from utils.log import format_duration
 from utils.read_file import read_json
@@ -37,9 +37,9 @@ def _is_amount(value: Any) -> bool:
 _METRICS: dict[str, Fits] = {
     "time_sec": (_is_amount, "seconds"),
     "image_passes": is_whole(0, 10**18),
-    "versions": (lambda v: isinstance(v, dict) and all(isinstance(n, str) for n in v.values()), "versions by name"),
+    "versions": (are_texts, "versions by name"),
     "numerics": is_whole(1, 10**9),
-    "machine": (lambda v: isinstance(v, str), "a name"),
+    "machine": (is_text, "a name"),
     "targets": (
         lambda v: isinstance(v, dict) and all(isinstance(s, dict) and _is_amount(s.get("mAP")) for s in v.values()),
         "scores by target",

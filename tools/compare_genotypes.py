@@ -162,7 +162,7 @@ def format_comparison(scores: Scores, costs: Mapping[str, Sequence[str]]) -> str
     for target in targets:
         rows = []
         for label, (mean, difference) in compare(scores, target).items():
-            gap = "" if label == first or difference is None else difference.format("+")
+            gap = "" if label == first or difference is None else difference.format("+.1%")
             rows.append((label, "–" if mean is None else mean.format(), gap, 0 if mean is None else mean.num))
         parts.append(format_table((target, "mAP", f"above {first}", "seeds"), rows))
     header = ("network", "parameters", "multiply-adds M", "ms per image", "search's image passes")

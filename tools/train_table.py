@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from build_design import build_images_hash, hash_recipe
+from build_design import build_images_hash, check_trains_child, hash_recipe
 from datasets.holdout import count_folds
 from default_config import flatten, load_config
 from engine.interrupt import Interrupted, StopRequest
@@ -194,8 +194,7 @@ def check_recipe(settings: Mapping[str, Any], plan: Plan) -> None:
     Raises:
         UserError: it trains no child, or deals the images into fewer folds.
     """
-    if settings["model.name"] != "osnet_child":
-        raise UserError(f"recipe {plan.recipe} is a search's config; it must train a child (model.name osnet_child)")
+    check_trains_child(settings["model.name"], f"recipe {plan.recipe}")
     mode = settings["nas.held_out"]
     num_folds = 1 if mode == "none" else count_folds(mode, settings["nas.num_folds"], len(settings["data.sources"]))
     if plan.num_folds > num_folds:

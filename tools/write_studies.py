@@ -180,9 +180,7 @@ def format_tau(tau: Interval | None) -> str:
 
 def format_mean(mean: Mean, spec: str) -> str:
     """Writes a mean with the half of its interval, if it has one."""
-    if math.isnan(mean.mean):
-        return "–"
-    return f"{mean.mean:{spec}}" + ("" if math.isnan(mean.half_width) else f" ± {mean.half_width:{spec}}")
+    return "–" if math.isnan(mean.mean) else mean.format(spec)
 
 
 def format_place(place: Place) -> str:

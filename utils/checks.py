@@ -65,6 +65,16 @@ def not_empty(value: str) -> str:
     return "" if value else "must not be empty"
 
 
+def is_text(value: Any) -> bool:
+    """Whether it is text."""
+    return isinstance(value, str)
+
+
+def are_texts(value: Any) -> bool:
+    """Whether it is texts by name."""
+    return isinstance(value, dict) and all(map(is_text, value.values()))
+
+
 def is_whole(low: int, high: int) -> Fits:
     """Fits whole numbers from ``low`` to ``high``; True and False are none."""
     return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high:,}"

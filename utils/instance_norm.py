@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from utils.layout import as_rows, chunk_size, is_channels_last
+from utils.layout import as_rows, images_per_chunk, is_channels_last
 
 
 def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -110,6 +110,5 @@ def _get_room(out: Tensor, like: Tensor) -> Tensor:
 
 def _iterate_chunks(*tensors: Tensor) -> Any:
     """Yields the same few images of each tensor, of whose first (N, L, C) a chunk fits the caches; all on a GPU."""
-    first = tensors[0]
-    per_chunk = max(1, chunk_size(first) // max(1, first.shape[1] * first.shape[2]))
-    return zip(*(tensor.split(per_chunk) for tensor in tensors), strict=True)
+    step = images_per_chunk(tensors[0])
+    return zip(*(tensor.split(step) for tensor in tensors), strict=True)

@@ -19,3 +19,8 @@ def as_rows(x: Tensor) -> Tensor:
 def chunk_size(x: Tensor) -> int:
     """Returns how many numbers of ``x`` are to be worked on at a time: all on a GPU."""
     return x.numel() if x.is_cuda else CHUNK * torch.get_num_threads()
+
+
+def images_per_chunk(x: Tensor) -> int:
+    """Returns how many of the images of ``x`` (N, …) make such a chunk, at least one."""
+    return max(1, chunk_size(x) // max(1, x.shape[1:].numel()))

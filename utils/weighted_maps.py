@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from utils.layout import as_rows, chunk_size, is_channels_last
+from utils.layout import as_rows, chunk_size, images_per_chunk, is_channels_last
 
 
 def weighted_sum(weights: Tensor, maps: Iterable[Tensor]) -> Tensor:
@@ -150,5 +150,5 @@ def _iterate_pieces(*maps: Tensor) -> Iterator[Sequence[Tensor]]:
 
 def _split_images(x: Tensor) -> Iterator[slice]:
     """Yields a few images at a time, of whose maps a few fit the caches; all on a GPU."""
-    step = max(1, chunk_size(x) // x[0].numel())
+    step = images_per_chunk(x)
     return (slice(start, start + step) for start in range(0, len(x), step))
