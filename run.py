@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from yacs.config import CfgNode
@@ -27,7 +27,6 @@ from build import (
     check_identity,
     load_weights,
 )
-from build_design import build_design
 from build_search import METHODS, Decide
 from command_line import build_next_steps, write_command
 from datasets.build import Data, build_loaders, build_targets
@@ -44,10 +43,7 @@ from engine.trainer import Trainer
 from experiment import identify_experiment
 from osnet_child import ChildNet
 from osnet_nas import SuperNet
-from search.design import DesignedSearch
-from search.ending import collect_budgets, collect_trajectories, conclude, list_trials
 from search.paths import GumbelSoftmax
-from search.report import ReportData
 from utils.complexity import compute_complexity
 from utils.distributed import Runtime
 from utils.errors import UserError
@@ -56,6 +52,10 @@ from utils.network_file import NetworkFile, read_network_file
 from utils.run_folder import EVALUATION_LOG, PLAN_NAME, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
+if TYPE_CHECKING:
+    from search.design import DesignedSearch
+
+# What only a search needs (statsmodels, matplotlib) is imported where it is used: a design starts dozens of trainings.
 logger = logging.getLogger(__name__)
 
 
@@ -114,7 +114,7 @@ class DesignJob:
     """
 
     folder: RunFolder
-    search: DesignedSearch
+    search: "DesignedSearch"
     facts: RunFacts
     config: str
     found: Mapping[str, Any]
@@ -144,6 +144,8 @@ def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
     scores = train(trainer)
     answer = decide(lambda: measure_costs(job, trainer))
     if job.folder.writes:
+        from search.ending import ReportData, collect_trajectories, conclude
+
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
     report(job, scores or job.scorer.score(job.pictures))
@@ -151,6 +153,8 @@ def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
 
 def run_design(job: DesignJob) -> None:
     """Trains the children that a design asks for, and answers."""
+    from search.ending import ReportData, collect_budgets, conclude, list_trials
+
     job.folder.prepare()
     log_lines(describe_run(job.facts))
     job.search.keep_plan()
@@ -194,11 +198,11 @@ def start(job: Job) -> None:
 
 
 def train(trainer: Trainer) -> dict[str, Scores]:
-    """Trains to the end; a run that is already there is only scored."""
+    """Trains to the end; a run that is already there is scored, where a training scores."""
     progress = trainer.progress
     is_trained = progress.epoch == trainer.settings.max_epoch
     if is_trained:
-        logger.info("already trained to epoch %d, only scored now", progress.epoch)
+        logger.info("already trained to epoch %d", progress.epoch)
     elif progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
     else:
@@ -349,6 +353,8 @@ def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command:
     Raises:
         UserError: a user error.
     """
+    from build_design import build_design
+
     if runtime.world_size > 1:
         raise UserError("nas.method design starts its trainings itself; start it without torchrun")
     if cfg.model.resume not in ("", "auto"):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from genotype import CANDIDATE_NAMES, NUM_BLOCKS, NUM_CANDIDATES, Genotype, digits_of, number_of
 from search.answer import Answer, BlockAnswer
@@ -186,7 +186,7 @@ def _find_not_worse(scores: np.ndarray, drawn: np.ndarray, num_people: int) -> n
 
 def _compute_stretch(num_people: int, level: float) -> float:
     """Computes by how much the means of so many people spread wider than their draws, where a share ``level`` ends."""
-    widening = stats.t.ppf(1 - level, num_people - 1) / stats.norm.ppf(1 - level)
+    widening = stdtrit(num_people - 1, 1 - level) / ndtri(1 - level)  # quantiles of t and of the normal distribution
     return float(widening * (num_people / (num_people - 1)) ** 0.5)
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from engine.evaluator import ScoringRules, evaluate_targets
-from engine.pictures import MAPS_OF_A_SHEET, MAPS_OF_A_TARGET, Pictures, choose_shown, compute_activation_maps
+from engine.picture_files import MAPS_OF_A_SHEET, compute_activation_maps
+from engine.pictures import MAPS_OF_A_TARGET, Pictures, choose_shown
 from osnet_child import build_child
 from utils.distance import compute_distmat
 from utils.distributed import Runtime
@@ -76,7 +77,7 @@ def call(sample):
 def test_lists_follow_from_the_distances(target, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "engine.pictures.format_ranked_lists_page", lambda name, summary, sections, _: drawn.update(sections) or ""
+        "engine.picture_files.format_ranked_lists_page", lambda name, summary, sections, _: drawn.update(sections) or ""
     )
     pictures = Pictures(5)
     evaluate(target, pictures)
@@ -201,9 +202,11 @@ def test_only_the_last_evaluation_draws(run_main, tmp_path, monkeypatch, name):
 def test_maps_name_people_and_cameras_as_the_files_do(target, tmp_path, monkeypatch):
     captions = []
     monkeypatch.setattr(
-        "engine.pictures.draw_activation_maps", lambda images, maps, part, title: captions.extend(part) or Figure()
+        "engine.picture_files.draw_activation_maps", lambda images, maps, part, title: captions.extend(part) or Figure()
     )
-    monkeypatch.setattr("engine.pictures.compute_activation_maps", lambda model, images: torch.zeros(len(images), 4, 2))
+    monkeypatch.setattr(
+        "engine.picture_files.compute_activation_maps", lambda model, images: torch.zeros(len(images), 4, 2)
+    )
     query = target.query
     query.features = torch.zeros(len(query.features), 3, 4, 2)
     pictures = Pictures(shown={"drawn": (query, NAMES)})
