@@ -10,7 +10,9 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+import run as run_module
 from main import main
+from utils.complexity import Complexity, compute_complexity
 
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +30,22 @@ def _fresh_log():
             root.removeHandler(handler)
             handler.close()
     root.setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _count_once():
+    """Lets runs count the multiply-adds of a network once that many of them build: it takes a second each time."""
+    counted: dict[tuple[str, int, int], Complexity] = {}
+
+    def count(model, height, width, *extra):
+        key = str(model), height, width
+        if key not in counted:
+            counted[key] = compute_complexity(model, height, width, *extra)
+        return counted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "compute_complexity", count)
+        yield
 
 
 def write_market_tree(root: Path, *, num_train: int = 6, num_test: int = 4, per_camera: int = 3, seed: int = 0) -> Path:

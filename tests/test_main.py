@@ -286,7 +286,8 @@ def test_broken_test_image_does_not_end_a_run_under_skip(run_main, own_market_ro
     image.write_bytes(image.read_bytes()[:-40])
     words = ["train.max_epoch", 1, "test.rerank", True]
     assert run_main(*words, root=own_market_root, save_dir=tmp_path / "stop") == 2
-    assert run_main(*words, "data.on_corrupt", "skip", "test.visrank", True, root=own_market_root) == 0
+    words += ["data.on_corrupt", "skip", "test.visrank", True, "test.visrank_topk", 2]
+    assert run_main(*words, root=own_market_root) == 0
     target = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["market1501"]
     assert target["num_queries"] == 7
 

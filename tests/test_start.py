@@ -40,6 +40,18 @@ sys.exit(sum(name in sys.modules for name in ("torch", "torchvision", "numpy", "
     assert ("usage:" in result.stdout) == (word == "--help")
 
 
+def test_a_training_loads_nothing_that_only_a_search_or_pictures_need() -> None:
+    code = (
+        "import run, sys; sys.exit(sum(name in sys.modules for name in ('statsmodels', 'scipy.stats', 'matplotlib')))"
+    )
+    assert start('"$PYTHON" -c "$1"', code).returncode == 0
+
+
+def test_judging_a_search_needs_no_pytorch() -> None:
+    code = "import tools.judge_search, sys; sys.exit('torch' in sys.modules)"
+    assert start('"$PYTHON" -c "$1"', code).returncode == 0
+
+
 def test_a_closed_stderr_costs_no_result(market_root: Path, tmp_path: Path) -> None:
     words = ["--root", market_root, "data.save_dir", tmp_path / "run", "model.name", "osnet_child", *SMALL]
     result = start('"$PYTHON" main.py "$@" <&- 2>&-', *words, "train.max_epoch", 1)

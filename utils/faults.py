@@ -1,8 +1,7 @@
 """Faults of the machine that come as errors of other names."""
 
 import errno
-
-import torch
+import sys
 
 _FULL = (  # in plain RuntimeErrors
     *("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"),
@@ -12,7 +11,9 @@ _FULL = (  # in plain RuntimeErrors
 
 def is_full_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU's or the machine's memory was not enough."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _FULL)
+    torch = sys.modules.get("torch")  # loading it takes seconds, which a tool that needs none is spared
+    kinds = (MemoryError, torch.OutOfMemoryError) if torch else MemoryError
+    return isinstance(error, kinds) or any(words in str(error) for words in _FULL)
 
 
 def is_out_of_threads(error: BaseException) -> bool:
