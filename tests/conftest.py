@@ -1,5 +1,6 @@
 """What all tests share: one computing thread, quiet logs between tests, and a small drawn data set."""
 
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -18,6 +19,13 @@ torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves run under nohup
+
+
+def pytest_collection_finish():
+    """Spares the half million objects of the libraries the garbage collection, which they would slow down."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +106,10 @@ def run_main(market_root, tmp_path):
         return main(["--root", str(root), *settings, *map(str, words)])
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Lets searches end without pictures and report, for tests that run several and look at none."""
+    for name in ("save_figure", "write_report"):
+        monkeypatch.setattr(f"search.ending.{name}", lambda *_: None)

@@ -15,6 +15,7 @@ from engine import trainer as trainer_module
 from genotype import Genotype
 from main import main
 from osnet_child import build_child
+from tests.conftest import SMALL
 from tests.same import assert_same
 from utils import checkpoint
 from utils.checkpoint import load_checkpoint
@@ -97,10 +98,11 @@ def test_named_genotype_brings_its_stem_norm(run_main, tmp_path):
     assert "conv1.norm.running_mean" in weights_of(tmp_path / "run" / "checkpoints" / "last.pt")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 @pytest.mark.parametrize("extra", [[], ["train.optim", "sgd", "nas.mc_iter", 2, "data.transforms", "['random_flip']"]])
 def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extra):
-    words = ["train.max_epoch", 4, "train.lr_scheduler", "cosine", *extra]
+    words = ["train.max_epoch", 4, "train.batch_size", 18, "train.lr_scheduler", "cosine", *extra]
     assert run_main(*words, name=name, save_dir=tmp_path / "whole") == 0
     saved = trainer_module.Trainer._finish_epoch
 
@@ -123,10 +125,30 @@ def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extr
     assert scores[0] == scores[1]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(market_root, tmp_path_factory):
+    """Runs a network's training with small settings, once; returns its last checkpoint."""
+    ends = {}
+
+    def run(name):
+        if name not in ends:
+            folder = tmp_path_factory.mktemp(name)
+            words = ["--root", market_root, "model.name", name, "data.save_dir", folder, *SMALL]
+            assert main([str(word) for word in words]) == 0
+            ends[name] = load_checkpoint(folder / "checkpoints" / "last.pt")
+        return ends[name]
+
+    return run
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
-def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_path, monkeypatch, capfd, number, name):
-    assert run_main(name=name, save_dir=tmp_path / "whole") == 0
+def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(
+    run_main, uninterrupted, tmp_path, monkeypatch, capfd, number, name
+):
+    whole = uninterrupted(name)
+    capfd.readouterr()
     learn, count = trainer_module.Trainer._learn, [0]
 
     def signalled_step(self, batch):
@@ -144,9 +166,9 @@ def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(run_main, tmp_p
     progress = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 2)
     assert main(shlex.split(told)) == 0
-    a, b = (load_checkpoint(tmp_path / part / "checkpoints" / "last.pt") for part in ("whole", "parts"))
+    parts = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")
     for key in ("model", "optimizers", "schedulers", "task", "progress"):
-        assert_same(a[key], b[key], key)
+        assert_same(whole[key], parts[key], key)
 
 
 def test_a_finished_run_is_made_longer(run_main, tmp_path):
@@ -342,6 +364,7 @@ def test_several_targets_are_all_scored(run_main, market_root, own_market_root, 
         ["nas.sample_scope", "replica", "data.combineall", True],
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 def test_settings_run(run_main, tmp_path, name, words):
     assert run_main(*words, "sampler.num_instances", 3, name=name) == 0

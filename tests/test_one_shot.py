@@ -83,6 +83,7 @@ def test_search_leaves_what_was_found(run, quick, tmp_path):
     assert (load_checkpoint(folder / "checkpoints" / "last.pt")["model"]["alphas"] == 1).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scored_network_is_the_one_found(run, quick, tmp_path, monkeypatch):
     """Also where that is not the plain one."""
 
@@ -115,6 +116,7 @@ def assert_same_end(a, b):
     assert one == other
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_killed_in_training_and_in_ranking_it_ends_the_same(run, quick, tmp_path, monkeypatch):
     assert run("nas.candidates", "shared", save_dir=tmp_path / "whole") == 0
     learn, batches = trainer_module.Trainer._learn, []
@@ -143,6 +145,7 @@ def test_killed_in_training_and_in_ranking_it_ends_the_same(run, quick, tmp_path
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_signal_in_ranking_stops_at_once_and_says_how_to_continue(run, quick, tmp_path, capfd):
     quick.append(lambda part: signal.raise_signal(signal.SIGTERM) if part == 2 else None)
     assert run() == 143
@@ -151,6 +154,7 @@ def test_signal_in_ranking_stops_at_once_and_says_how_to_continue(run, quick, tm
     assert run("model.resume", "auto") == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_checkpoint_of_another_method_or_other_candidates_is_refused(run, quick, run_main, root, tmp_path, capfd):
     assert run("train.max_epoch", 1) == 0
     last = tmp_path / "run" / "checkpoints" / "last.pt"
@@ -199,6 +203,7 @@ def rewrite_progress(path, left):
     return first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_alphas_taught_by_held_out_cameras_continue_where_they_were(run_main, root, tmp_path):
     """Their optimiser has no schedule of its own, which a checkpoint's reader must know."""
     words = ["nas.alpha_data", "held_out", "nas.held_out", "cameras", "nas.num_folds", 2, "model.resume", "auto"]
