@@ -50,12 +50,16 @@ def compare_searches(searches: Sequence[Submission]) -> Agreement:
     """Compares searches.
 
     Raises:
-        UserError: fewer than two.
+        UserError: fewer than two, or one that chose nothing.
     """
     number = len(searches)
     if number < 2:
         raise UserError("agreement is between two or more searches")
-    genotypes = np.array([[int(digit) for digit in search.digits] for search in searches])
+    chosen = [search.digits for search in searches if search.digits]
+    if len(chosen) < number:
+        name = next(search.name for search in searches if not search.digits)
+        raise UserError(f"{name} chose no architecture: several share its highest score")
+    genotypes = np.array([[int(digit) for digit in digits] for digits in chosen])
     votes = count_votes(genotypes)
     taus = np.eye(number)
     for i in range(number):

@@ -12,22 +12,25 @@ the Bootstrap" (1993), chapter 13.
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from itertools import combinations, zip_longest
+from itertools import combinations, permutations, zip_longest
 from math import comb
 
 import numpy as np
 from scipy import stats
 
 from search.effects import fit_effects
-from search.table import Row, Table
-from search.trainings import Observation, Trainings, collect_trainings
+from search.submission import Submission
+from search.table import UNSEEN, Row, Table
+from search.trainings import Observation, collect_trainings, group_scores
 from utils.errors import UserError
 
 NUM_DRAWS = 2000  # of the bootstrap
-NUM_SIMULATED = 500  # perfect rankings
+NUM_SIMULATED = 500  # perfect rankings, and random ones
 FIRST = 10  # how many of a ranking's first are looked at
 MIN_ARCHITECTURES = 20
+MIN_REPEATED = 10  # architectures with several trainings, for seeds to be compared
 LEVEL = 0.05
+_NUM_NAMED = 10  # architectures in a message
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,12 @@ class Judgement:
         search: The search's measures.
         tau: Its tau-b with an interval.
         random: Expected measures of a random ranking.
+        random_range: Between which two 95 % of random rankings lie, measure by measure.
         perfect: Expected measures of the true order; None without repeated trainings.
         num_repeated: Architectures that were trained by several seeds.
-        tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than three.
+        tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than ``MIN_REPEATED``.
         noise: Standard deviation between trainings of one architecture; NaN without repeats.
-        answer: The search's answer.
+        answer: The search's answer; None: it gave none.
     """
 
     num_architectures: int
@@ -98,14 +102,28 @@ class Judgement:
     search: Measures
     tau: Interval
     random: Measures
+    random_range: tuple[Measures, Measures]
     perfect: Measures | None
     num_repeated: int
     tau_of_seeds: Interval | None
     noise: float
-    answer: AnswerScore
+    answer: AnswerScore | None
 
 
-def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray, answer: str) -> Judgement:
+def check_unseen(table: Table, submission: Submission) -> None:
+    """Refuses a search that was made on one of the domains that a table judges by.
+
+    Raises:
+        UserError: it was.
+    """
+    unseen = {name.partition("/")[0] for name in table.groups.get(UNSEEN, ())}
+    if seen := sorted(unseen.intersection(submission.sources)):
+        raise UserError(
+            f"{submission.name} searched on {', '.join(seen)}, which table {table.name} judges by as never seen"
+        )
+
+
+def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray, answer: str | None) -> Judgement:
     """Judges a search.
 
     Args:
@@ -113,7 +131,7 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         rows: Of one budget, such as ``table.at(20)``.
         metric: A score's name or a group's.
         ranking: The search's score of each genotype, (4096,), higher is better; NaN: none, allowed where no row is.
-        answer: The genotype it chose, in digits.
+        answer: The genotype it chose, in digits; None: none.
 
     Raises:
         UserError: rows of several budgets, too few, or some that the search has no score for.
@@ -126,8 +144,8 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         raise UserError(f"{len(digits)} architectures are too few to judge a search by; {MIN_ARCHITECTURES} are needed")
     given = ranking[[int(d, 4) for d in digits]]
     if missing := [d for d, score in zip(digits, given, strict=True) if np.isnan(score)]:
-        raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures, "
-                        f"such as {missing[0]}")  # fmt: skip
+        raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures: "
+                        f"{', '.join(missing[:_NUM_NAMED])}{', …' if len(missing) > _NUM_NAMED else ''}")  # fmt: skip
     data = collect_trainings(observations)
     by_digits = group_scores(data, observations)
     truth = np.array([np.mean(by_digits[d]) for d in digits])
@@ -139,27 +157,13 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         search=measure(given, truth),
         tau=estimate_tau([compare_orders(given, truth)]),
         random=expect_random(truth),
+        random_range=spread_random(truth),
         perfect=None if np.isnan(noise) else expect_perfect(truth, noise / np.sqrt(counts)),
         num_repeated=int(np.count_nonzero(counts > 1)),
         tau_of_seeds=compare_seeds([by_digits[d] for d in digits if len(by_digits[d]) > 1]),
         noise=float(noise),
-        answer=_score_answer(answer, dict(zip(digits, truth, strict=True)), observations),
+        answer=_score_answer(answer, dict(zip(digits, truth, strict=True)), observations) if answer else None,
     )
-
-
-def list_by_architecture(observations: Sequence[Observation]) -> dict[str, np.ndarray]:
-    """Lists the scores of each architecture's trainings, the parts of fold and seed taken out, by its digits.
-
-    Raises:
-        UserError: too few trainings to know these parts.
-    """
-    return group_scores(collect_trainings(observations), observations)
-
-
-def group_scores(data: Trainings, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
-    """Does the same where ``data`` was collected from the observations already."""
-    scores = data.scores - data.estimate_nuisance()
-    return {d: scores[[o.digits == d for o in observations]] for d in sorted({o.digits for o in observations})}
 
 
 def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
@@ -174,8 +178,8 @@ def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
     return Measures(
         tau=float(stats.kendalltau(given, truth).statistic),
         top_tau=float(stats.kendalltau(given[top], truth[top]).statistic) if num_top > 2 else float("nan"),
-        regret=float(best - truth[first].mean()),
-        regret_of_ten=float(best - _expect_best_of_first(given, truth)),
+        regret=max(0.0, float(best - truth[first].mean())),  # rounding may go below
+        regret_of_ten=max(0.0, float(best - _expect_best_of_first(given, truth))),
         percentile=float(below.mean() / (len(truth) - 1)),
     )
 
@@ -184,6 +188,15 @@ def expect_random(truth: np.ndarray) -> Measures:
     """Returns the expected measures of a random order."""
     best = truth.max()
     return Measures(0.0, 0.0, float(best - truth.mean()), float(best - expect_best(truth, FIRST)), 0.5)
+
+
+def spread_random(truth: np.ndarray) -> tuple[Measures, Measures]:
+    """Simulates between which measures 95 % of random orders lie."""
+    generator = np.random.default_rng(0)
+    orders = (generator.permutation(len(truth)).astype(float) for _ in range(NUM_SIMULATED))
+    draws = [astuple(measure(order, truth)) for order in orders]
+    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return Measures(*low.tolist()), Measures(*high.tolist())
 
 
 def expect_best(values: np.ndarray, size: int) -> float:
@@ -208,16 +221,22 @@ def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
     return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
 
 
-def compare_seeds(scores: Sequence[np.ndarray]) -> Interval | None:
-    """Estimates Kendall's tau-b between two trainings of each architecture, over all pairs; None for fewer than three.
+def compare_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None) -> Interval | None:
+    """Estimates Kendall's tau-b between two trainings of each architecture, over all pairs.
 
     Args:
         scores: Of each architecture, two or more trainings, fold and seed taken out.
+        others: Other scores of the same trainings, such as at the end; one training's scores are then compared with
+            these of another.
+
+    Returns:
+        None for fewer than ``MIN_REPEATED`` architectures: an interval of a few does not hold what it promises.
     """
-    if len(scores) < 3:
+    if len(scores) < MIN_REPEATED:
         return None
-    columns = np.array(list(zip_longest(*scores, fillvalue=np.nan)))
-    return estimate_tau([compare_orders(one, other) for one, other in combinations(columns, 2)])
+    columns, other_columns = (np.array(list(zip_longest(*s, fillvalue=np.nan))) for s in (scores, others or scores))
+    pairs = combinations(range(len(columns)), 2) if others is None else permutations(range(len(columns)), 2)
+    return estimate_tau([compare_orders(columns[i], other_columns[j]) for i, j in pairs])
 
 
 def compare_orders(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -232,17 +251,30 @@ def compare_orders(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def estimate_tau(comparisons: Sequence[np.ndarray]) -> Interval:
     """Estimates Kendall's tau-b with its interval from comparisons of one or more pairs of orders of the same items."""
+    return _summarize(_draw_taus(comparisons))
+
+
+def estimate_difference(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Estimates by how much one tau-b is above another, over the same items drawn, from the comparisons of each."""
+    return _summarize(_draw_taus([one]) - _draw_taus([other]))
+
+
+def _draw_taus(comparisons: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns tau-b of all items, then of each bootstrap draw; NaN where an order has them all equal."""
     total = np.sum(comparisons, axis=0)
     num_items = total.shape[1]
     weights = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), NUM_DRAWS)
     weights = np.vstack([np.ones(num_items), weights])
     sums = np.einsum("bi,kij,bj->kb", weights, total, weights, optimize=True)
     told = sums[1] * sums[2] > 0
-    taus = sums[0, told] / np.sqrt(sums[1, told] * sums[2, told])
-    if not told[0]:
+    return np.divide(sums[0], np.sqrt(sums[1] * sums[2]), where=told, out=np.full(len(weights), np.nan))
+
+
+def _summarize(draws: np.ndarray) -> Interval:
+    if np.isnan(draws[0]):
         return Interval(float("nan"), float("nan"), float("nan"))
-    low, high = np.quantile(taus[1:], [LEVEL / 2, 1 - LEVEL / 2])
-    return Interval(float(taus[0]), float(low), float(high))
+    low, high = np.nanquantile(draws[1:], [LEVEL / 2, 1 - LEVEL / 2])
+    return Interval(float(draws[0]), float(low), float(high))
 
 
 def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:

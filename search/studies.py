@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.judge import Interval, compare_orders, compare_seeds, estimate_tau, list_by_architecture
-from search.table import Row, Table
-from search.trainings import Observation
+from search.judge import Interval, compare_orders, compare_seeds, estimate_difference, estimate_tau
+from search.table import UNSEEN, Row, Table
+from search.trainings import Observation, list_by_architecture
 from utils.errors import UserError
 
-UNSEEN = "unseen/mAP"  # the group that plays the part of other cities in every table
 HELD_OUT = "heldout_new/mAP"
 
 
@@ -28,7 +27,8 @@ class BudgetStudy:
         unseen: Order by the unseen domains at this budget, with that at the largest.
         held_out: Order by held-out people and cameras at this budget, with that by the unseen domains at the largest.
         loss: The same of the training loss, the lowest first.
-        seeds: Order by the unseen domains of one seed with that of another at this budget; None: too few repeats.
+        seeds: Order by the unseen domains of one seed at this budget, with that of another at the largest; None: too
+            few repeats.
     """
 
     budget: int
@@ -45,11 +45,13 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     Raises:
         UserError: too few trainings to take folds and seeds out.
     """
-    final = average(table.observe(UNSEEN))
+    last = list_by_architecture(table.observe(UNSEEN))
+    final = {d: float(np.mean(scores)) for d, scores in last.items()}
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
         unseen = list_by_architecture(table.observe(UNSEEN, budget))
+        repeated = [d for d in last if len(unseen.get(d, ())) == len(last[d]) > 1]
         losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
         found.append(
             BudgetStudy(
@@ -58,16 +60,28 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
                 unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
                 held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
                 loss=_compare(average(losses), final),
-                seeds=compare_seeds([scores for scores in unseen.values() if len(scores) > 1]),
+                seeds=compare_seeds([unseen[d] for d in repeated], [last[d] for d in repeated]),
             )
         )
     return found
 
 
-def study_signals(table: Table) -> dict[str, Interval]:
-    """Studies which scores foretell the order by the unseen domains, all at the largest budget, by name.
+@dataclass(frozen=True)
+class SignalStudy:
+    """How well a score foretells the order by the unseen domains.
 
-    Each of the unseen domains is compared with the mean of the others: as if it were a source that is held out.
+    Attributes:
+        tau: Kendall's tau-b of the two.
+        difference: By how much that is above the tau-b of ``HELD_OUT``, over the same architectures drawn; None for an
+            unseen domain, which is compared with the mean of the others.
+    """
+
+    tau: Interval
+    difference: Interval | None
+
+
+def study_signals(table: Table) -> dict[str, SignalStudy]:
+    """Studies which scores foretell the order by the unseen domains, all at the largest budget, by name.
 
     Raises:
         UserError: as ``study_budgets``.
@@ -75,14 +89,18 @@ def study_signals(table: Table) -> dict[str, Interval]:
     unseen = table.groups[UNSEEN]
     seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
     final = average(table.observe(UNSEEN))
-    found = {name: _compare(average(table.observe(name)), final) for name in seen}
+    orders = {name: _compare_orders(average(table.observe(name)), final) for name in seen}
+    found = {
+        name: SignalStudy(estimate_tau([order]), estimate_difference(order, orders[HELD_OUT]))
+        for name, order in orders.items()
+    }
     for name in unseen if len(unseen) > 1 else ():
         others = [other for other in unseen if other != name]
         rest = [
             Observation(row.digits, row.fold, row.seed, float(np.mean([table.score(row, other) for other in others])))
             for row in table.at()
         ]
-        found[name] = _compare(average(table.observe(name)), average(rest))
+        found[name] = SignalStudy(_compare(average(table.observe(name)), average(rest)), None)
     return found
 
 
@@ -122,5 +140,9 @@ def average(observations: Sequence[Observation]) -> dict[str, float]:
 
 
 def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:
+    return estimate_tau([_compare_orders(one, other)])
+
+
+def _compare_orders(one: Mapping[str, float], other: Mapping[str, float]) -> np.ndarray:
     shared = sorted(one.keys() & other.keys())
-    return estimate_tau([compare_orders(np.array([one[d] for d in shared]), np.array([other[d] for d in shared]))])
+    return compare_orders(np.array([one[d] for d in shared]), np.array([other[d] for d in shared]))

@@ -3,30 +3,35 @@
 A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that trains each child alone
 needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact expectation
 over its rows; a fit, as a designed experiment makes it, is made again and again of other rows, and judged by the rest.
+Networks that were picked by hand (published ones, one candidate throughout) are no random ones and left out of both.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genotype import Genotype
+from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.effects import predict
-from search.judge import LEVEL, MIN_ARCHITECTURES, Interval, judge_search, measure
+from search.judge import LEVEL, MIN_ARCHITECTURES, Interval, Judgement, check_unseen, judge_search, measure
 from search.places import PLACE_NAMES, Place
-from search.studies import HELD_OUT, UNSEEN, average, count_passes
+from search.studies import HELD_OUT, average, count_passes
 from search.submission import read_submission
-from search.table import Table
+from search.table import UNSEEN, Table
 from utils.errors import UserError
 
 NUM_RUNS = 32  # trainings that a fit is made of
 NUM_DRAWS = 200  # fits
+MIN_NETWORKS = NUM_RUNS + MIN_ARCHITECTURES  # to fit and to judge by
+HAND_PICKED = {
+    *(Genotype.named(name).digits for name in ("osnet", "osnet_ibn", "osnet_ain")),
+    *(str(candidate) * NUM_BLOCKS for candidate in range(NUM_CANDIDATES)),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class SearchStudy:
         image_passes: Images that passed forward and backward.
         num_right: Places that it calls decided and the table does too, with the same sign, over all searches.
         num_wrong: With the other sign.
+        alone: What the table says of the only search; None: there are several.
     """
 
     method: str
@@ -54,6 +60,7 @@ class SearchStudy:
     image_passes: float
     num_right: int
     num_wrong: int
+    alone: Judgement | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class DrawnStudy:
     """Searches of one kind whose trainings are drawn from a table; means, and where 95 % of the searches lie.
 
     Attributes:
+        num_networks: From which the trainings are drawn.
         num_trainings: Of one search.
         budget: In epochs.
         image_passes: Of one search.
@@ -69,6 +77,7 @@ class DrawnStudy:
         percentile: Share of the other possible answers that its answer is better than.
     """
 
+    num_networks: int
     num_trainings: int
     budget: int
     image_passes: int
@@ -81,7 +90,7 @@ def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
     """Judges the searches below a folder, method by method, by the largest budget.
 
     Raises:
-        UserError: a folder's name is not METHOD-seedN, or what is in it is no search.
+        UserError: a folder's name is not METHOD-seedN, or what is in it is no search at the table's setting.
     """
     if not folder.is_dir():
         return []
@@ -96,22 +105,26 @@ def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
 
 
 def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Sequence[Place]) -> SearchStudy:
-    measures, percentiles, passes, signs = [], [], [], list[bool]()
+    judgements, percentiles, passes, signs = [], [], [], list[bool]()
     for path in paths:
         submission = read_submission(path)
         if submission.scores is None:
             raise UserError(f"{path} has no ranking.npz")
-        judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
-        measures.append(judgement.search)
-        percentiles.append(judgement.answer.percentile.value)
+        check_unseen(table, submission)
         found = Genotype.from_json(path / "genotype.json").found
+        if found.get("epochs", length := table.at()[0].of_epochs) != length:
+            raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
+        judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
+        judgements.append(judgement)
+        percentiles.append(judgement.answer.percentile.value if judgement.answer else float("nan"))
         try:
             passes.append(float(found["costs"]["image_passes"]))
             signs += _compare_places(found["places"], truth)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: genotype.json lacks what the search cost or found at each place") from error
     columns = {
-        name: estimate([getattr(m, name) for m in measures]) for name in ("tau", "top_tau", "regret", "regret_of_ten")
+        name: estimate([getattr(j.search, name) for j in judgements])
+        for name in ("tau", "top_tau", "regret", "regret_of_ten")
     }
     return SearchStudy(
         method,
@@ -120,7 +133,15 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
         image_passes=float(np.mean(passes)),
         num_right=sum(signs),
         num_wrong=len(signs) - sum(signs),
+        alone=judgements[0] if len(judgements) == 1 else None,
     )
+
+
+def judge_fewest_norms(table: Table) -> Judgement:
+    """Judges the simplest order of all: the fewer instance norms, the better."""
+    genotypes = np.array(list(np.ndindex(*[NUM_CANDIDATES] * NUM_BLOCKS)))
+    num_norms = np.array(NUM_INS)[genotypes].sum(axis=1)
+    return judge_search(table, table.at(), UNSEEN, -num_norms.astype(float), "0" * NUM_BLOCKS)
 
 
 def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:
@@ -132,23 +153,24 @@ def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) 
 
 
 def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
-    """Studies the best of some random networks by held-out images: exact expectations over all choices.
+    """Studies the best of some random networks by held-out images: exact expectations over all draws with replacement.
 
-    The trainings that are chosen by are those that judge, so chance that favours both is not taken out.
+    So the table's networks stand for all that could be drawn. The trainings that are chosen by are those that judge:
+    chance that favours both is not taken out.
 
     Raises:
         UserError: too few trainings.
     """
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
-    digits = sorted(held_out.keys() & truth.keys(), key=lambda d: (held_out[d], d))
+    digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
     scores = np.array([truth[d] for d in digits])
-    size = min(num_trainings, len(digits))
-    chances = np.array([comb(i, size - 1) for i in range(len(digits))], dtype=float) / comb(len(digits), size)
+    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
     percentiles = (scores[:, None] > scores).sum(axis=1) / (len(scores) - 1)
     return DrawnStudy(
-        size,
+        len(digits),
+        num_trainings,
         budget,
-        size * count_passes(table.at(budget)),
+        num_trainings * count_passes(table.at(budget)),
         tau=None,
         regret=_summarize(scores.max() - scores, chances),
         percentile=_summarize(percentiles, chances),
@@ -165,8 +187,8 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     """
     rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
     truth = average(table.observe(UNSEEN))
-    digits = sorted(rows.keys() & truth.keys())
-    if len(digits) < NUM_RUNS + MIN_ARCHITECTURES:
+    digits = sorted(rows.keys() & truth.keys() - HAND_PICKED)
+    if len(digits) < MIN_NETWORKS:
         return None
     generator, measures = np.random.default_rng(0), []
     for _ in range(NUM_DRAWS):
@@ -180,6 +202,7 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     if len(measures) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
         return None
     return DrawnStudy(
+        len(digits),
         NUM_RUNS,
         budget,
         NUM_RUNS * count_passes(table.at(budget)),

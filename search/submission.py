@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +23,23 @@ class Submission:
 
     Attributes:
         name: Of the folder or file.
-        digits: The genotype it chose.
+        digits: The genotype it chose; None: several share the highest score.
         scores: Of each genotype, (4096,), by the number that its digits are in base 4, higher is better; NaN: none.
             None: the search ranks nothing.
+        sources: Names of the data sets that it searched on, as far as it says.
     """
 
     name: str
-    digits: str
+    digits: str | None
     scores: np.ndarray | None
+    sources: Sequence[str] = ()
 
 
 def read_submission(path: Path) -> Submission:
     """Reads a search's folder, or a text file with a genotype's digits and its score on each line.
 
     A folder holds ``genotype.json`` and, if the search ranks, ``ranking.npz`` with an array ``scores`` (4096,). Of a
-    text file the highest score is the choice, of several the first line's; not all genotypes need a line, and lines
-    that begin with # are left out.
+    text file the highest score is the choice; not all genotypes need a line, and lines that begin with # are left out.
 
     Raises:
         UserError: nothing of that kind there; the message names the file and line.
@@ -46,8 +48,11 @@ def read_submission(path: Path) -> Submission:
         ranking = path / RANKING_NAME
         if not os.path.lexists(path / "genotype.json"):
             raise UserError(f"{path} has no genotype.json: it is no search's folder, or the search has not ended")
-        digits = Genotype.from_json(path / "genotype.json").digits
-        return Submission(path.name, digits, read_ranking(ranking) if os.path.lexists(ranking) else None)
+        genotype = Genotype.from_json(path / "genotype.json")
+        sources = genotype.found.get("sources")
+        sources = [s for s in sources if isinstance(s, str)] if isinstance(sources, list) else []
+        scores = read_ranking(ranking) if os.path.lexists(ranking) else None
+        return Submission(path.name, genotype.digits, scores, sources)
     return _read_lines(path)
 
 
@@ -73,9 +78,9 @@ def _read_lines(path: Path) -> Submission:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        digits, _, text = line.strip().partition(" ")
+        digits, text = [*line.split(maxsplit=1), ""][:2]
         if not is_digits(digits) or digits in scores:
-            problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3"
+            problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3, then a space"
             raise UserError(f"{path}, line {number}: {digits!r} {problem}")
         if not _SCORE.fullmatch(text):
             raise UserError(f"{path}, line {number}: {text!r} is no score; expected DIGITS SCORE")
@@ -85,4 +90,6 @@ def _read_lines(path: Path) -> Submission:
     if not scores:
         raise UserError(f"{path} holds no scores; expected DIGITS SCORE on each line")
     ranking = np.array([scores.get(digits, np.nan) for digits in list_digits()])
-    return Submission(path.name, max(scores, key=lambda digits: scores[digits]), ranking)
+    best = max(scores.values())
+    first = [digits for digits, score in scores.items() if score == best]
+    return Submission(path.name, first[0] if len(first) == 1 else None, ranking)

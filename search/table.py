@@ -4,7 +4,8 @@ A table is a text file, one JSON object per line: first a header, then rows in o
 its budgets; rows of the same genotype, seed and fold come from the same training.
 
     table = Table.load("synthetic_a_x0_25")
-    table.query("110110", metric="unseen/mAP", budget=20)       # Entry(mean=…, sd=…, seeds=…)
+    table.query("110110", metric="unseen/mAP", budget=20)       # Entry(mean=…, sd=…, seeds=…), as trained
+    table.adjust("unseen/mAP", budget=20)["110110"]             # its trainings, to be compared with others
     table.predict("unseen/mAP", budget=20).predictions          # all 4,096, by search.effects
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 from genotype import is_digits
 from search.effects import EffectsFit, fit_effects
 from search.table_row import FORMAT, HEADER, VERSION, Row, read_row
-from search.trainings import Observation
+from search.trainings import Observation, list_by_architecture
 from utils.checks import find_misfit
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -31,13 +32,14 @@ from utils.read_file import parse_json, read_text
 from utils.suggest import nearest
 
 FOLDER = Path(__file__).parents[1] / "tables"
+UNSEEN = "unseen/mAP"  # the group that plays the part of other cities in every table
 _SAME = ("of_epochs", "recipe", "images", "numerics")  # what all rows of a table share
 _NUM_NEAREST = 3
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table says of one architecture.
+    """What a table says of one architecture, as it was trained: which fold was held out is in it.
 
     Attributes:
         mean: Over the seeds.
@@ -153,11 +155,12 @@ class Table:
             if any(missing[0] in other.scores for other in self.rows):
                 raise UserError(f"table {self.name}: the row of {row.digits}, seed {row.seed}, fold {row.fold}, "
                                 f"{row.epochs} epochs lacks the score {missing[0]!r}")  # fmt: skip
-            raise UserError(f"table {self.name} has no score {missing[0]!r}{nearest(missing[0], self.metrics)}")
+            help_ = nearest(missing[0], self.metrics) or f"; it has {', '.join(self.metrics)}"
+            raise UserError(f"table {self.name} has no score {missing[0]!r}{help_}")
         return float(np.mean([row.scores[name] for name in names]))
 
     def query(self, digits: str, metric: str, budget: int | None = None) -> Entry:
-        """Returns what the table says of one architecture.
+        """Returns what the table says of one architecture, as it was trained; see ``adjust`` to compare several.
 
         Args:
             digits: The genotype, such as ``110110``.
@@ -174,6 +177,16 @@ class Table:
         parts = {name: float(np.mean([row.scores[name] for row in rows])) for name in self.groups.get(metric, ())}
         sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
         return Entry(float(np.mean(scores)), sd, len(scores), parts)
+
+    def adjust(self, metric: str, budget: int | None = None) -> dict[str, np.ndarray]:
+        """Lists the scores of each architecture's trainings, the parts of fold and seed taken out, by its digits.
+
+        They are what searches are judged by, and the ones to compare architectures by: a fold's people may be harder.
+
+        Raises:
+            UserError: too few rows to know these parts.
+        """
+        return list_by_architecture(self.observe(metric, budget))
 
     def observe(self, metric: str, budget: int | None = None) -> list[Observation]:
         """Lists the scores of a budget as the fit takes them."""

@@ -90,6 +90,21 @@ def collect_trainings(observations: Sequence[Observation]) -> Trainings:
     return Trainings(genotypes, nuisance, scores, make_whitening(genotypes, repeats.share), repeats)
 
 
+def list_by_architecture(observations: Sequence[Observation]) -> dict[str, np.ndarray]:
+    """Lists the scores of each architecture's trainings, the parts of fold and seed taken out, by its digits.
+
+    Raises:
+        UserError: too few trainings to know these parts.
+    """
+    return group_scores(collect_trainings(observations), observations)
+
+
+def group_scores(data: Trainings, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
+    """Does the same where ``data`` was collected from the observations already."""
+    scores = data.scores - data.estimate_nuisance()
+    return {d: scores[[o.digits == d for o in observations]] for d in sorted({o.digits for o in observations})}
+
+
 def code_candidates(genotypes: np.ndarray) -> np.ndarray:
     """Codes genotypes (n, 6) for one mean per candidate and block: (n, 18), sums to zero over a block's candidates."""
     contrasts = np.vstack([np.eye(NUM_CANDIDATES - 1), -np.ones(NUM_CANDIDATES - 1)])

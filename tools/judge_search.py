@@ -11,18 +11,19 @@ genotype's six digits and its score on each line, higher is better:
 
 The table shows how the search orders the trained networks: Kendall's tau-b with a 95 % interval (bootstrap over
 architectures), the same within the best tenth, how far the best of its first and of its first ten networks is behind
-the best of all, and what share of the networks its first is better than. Beside that stand a random order (exact) and
-the true order, which noise of the trainings keeps from agreeing with the rows. Below: the architecture that the search
-chose; where the table lacks it, its score is predicted from what its candidates are worth. Exit code 2 after a user
-error.
+the best of all, and what share of the networks its first is better than. Beside that stand a random order, its mean
+and where 95 % of them lie, and, once architectures were trained several times, the true order, which noise of the
+trainings keeps from agreeing with the rows. Below: the architecture that the search chose; where the table lacks it,
+its score is predicted from what its candidates are worth. Exit code 2 after a user error.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.judge import FIRST, Interval, Judgement, judge_search
+from search.judge import FIRST, MIN_REPEATED, Interval, Judgement, check_unseen, judge_search
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
@@ -33,8 +34,7 @@ from utils.tool import tool
 
 def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
     """Sets the table and the lines below it."""
-    rows = []
-    columns = [judgement.search, judgement.random, judgement.perfect]
+    rows, (low, high) = [], judgement.random_range
     for label, name, spec in (
         ("Kendall's tau-b", "tau", ".2f"),
         ("tau-b within the best tenth", "top_tau", ".2f"),
@@ -42,26 +42,34 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
         (f"best of its first {FIRST} is behind", "regret_of_ten", ".1%"),
         ("its first is better than", "percentile", ".0%"),
     ):
-        cells = ["–" if c is None else f"{getattr(c, name):{spec}}".replace("nan", "–") for c in columns]
-        if name == "tau":
-            cells[0] = format_interval(judgement.tau, ".2f")
+        value, expected, *ends = (getattr(m, name) for m in (judgement.search, judgement.random, low, high))
+        search = judgement.tau if name == "tau" else Interval(value, math.nan, math.nan)
+        cells = [format_interval(search, spec), format_interval(Interval(expected, *ends), spec)]
+        if judgement.perfect:
+            cells.append(f"{getattr(judgement.perfect, name):{spec}}".replace("nan", "–"))
         rows.append((label, *cells))
-    answer = judgement.answer
-    how = "trained" if answer.is_trained else "not in the table, predicted"
-    lines = [
-        title,
-        format_table(("", "search", "random", "true order"), rows),
-        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
-        f"{format_interval(answer.percentile, '.0%')} of the architectures",
-    ]
+    header = ["", "search", "random", "true order"][: len(rows[0])]
+    lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
     if judgement.tau_of_seeds is None:
-        lines.append("noise of the trainings is unknown: fewer than three architectures were trained more than once")
+        few = f"fewer than {MIN_REPEATED} architectures were trained more than once"
+        lines.append(f"noise of the trainings is unknown: {few}")
     else:
         lines.append(
             f"between trainings of one architecture: tau-b {format_interval(judgement.tau_of_seeds, '.2f')}, standard "
             f"deviation {judgement.noise:.1%} ({judgement.num_repeated} architectures trained more than once)"
         )
     return "\n\n".join([lines[0], lines[1], "\n".join(lines[2:])])
+
+
+def _format_answer(judgement: Judgement, metric: str) -> str:
+    answer = judgement.answer
+    if answer is None:
+        return "no answer to score: several architectures share the search's highest score"
+    how = "trained" if answer.is_trained else "not in the table, predicted"
+    return (
+        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
+        f"{format_interval(answer.percentile, '.0%')} of the architectures"
+    )
 
 
 def format_interval(interval: Interval, spec: str) -> str:
@@ -77,6 +85,7 @@ def run(arguments: argparse.Namespace) -> str:
     if submission.scores is None:
         raise UserError(f"{arguments.search} has no ranking.npz; judged is how a search ranks all genotypes")
     table = Table.load(arguments.table)
+    check_unseen(table, submission)
     rows = table.at(arguments.budget)
     judgement = judge_search(table, rows, arguments.metric, submission.scores, submission.digits)
     title = (

@@ -8,18 +8,19 @@ Every number comes from what is in tables/; a test checks that the page is the o
 
 import argparse
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from search.compare import Interval as Mean
 from search.effects import EffectsFit
-from search.judge import Interval
+from search.judge import Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
-from search.studies import HELD_OUT, UNSEEN, can_be_studied, list_named, study_budgets, study_signals
-from search.study_searches import study_designs, study_random, study_searches
-from search.table import FOLDER, Table
+from search.studies import HELD_OUT, can_be_studied, list_named, study_budgets, study_signals
+from search.study_searches import MIN_NETWORKS, judge_fewest_norms, study_designs, study_random, study_searches
+from search.table import FOLDER, UNSEEN, Table
 from tools.judge_search import format_interval
 from utils.drawing import Figure
 from utils.files import write_atomically
@@ -35,10 +36,10 @@ INTRODUCTION = """\
 python -m tools.write_studies
 ```
 
-This page is written from the rows of [tables](../tables/README.md), and from searches that lie beside them, alone.
-Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated); where nothing else is said,
-intervals hold 95 % and come from a bootstrap over architectures. The parts of the held-out fold and of the seed are
-taken out of all scores first. Nothing was tuned on the `unseen` columns.
+This page is generated, from nothing but the rows of the [tables](../tables/README.md) and the searches stored beside
+them. Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated), with the 95 % interval of a
+bootstrap over architectures. The estimated parts of fold and seed are subtracted from all scores first; the intervals
+take these parts as known.
 """
 
 
@@ -77,32 +78,42 @@ def describe_table(table: Table) -> str:
 def describe_budgets(table: Table) -> str:
     """Study 1: when the order settles."""
     rows = [
-        (str(s.budget), f"{s.image_passes:,}", *map(format_tau, (s.unseen, s.held_out, s.loss, s.seeds)))
+        (str(s.budget), f"{s.image_passes:,}", "–" if s.budget == table.budgets[-1] else format_tau(s.unseen),
+         *map(format_tau, (s.held_out, s.loss, s.seeds)))
         for s in study_budgets(table)
-    ]
+    ]  # fmt: skip
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
-              "training loss, lowest first", "two seeds, unseen domains")  # fmt: skip
+              "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
     return (
         "### When does the order settle?\n\nTau of the order at each budget with the order by the unseen domains at "
-        "the largest budget; in the last column of two seeds with each other at the same budget: how far "
-        f"chance alone keeps orders apart.\n\n{format_markdown(header, rows)}"
+        "the largest budget. Both are of the same trainings, whose chance counts as agreement; the last column "
+        "compares one training's order at the budget with another's at the end, of the same architectures, and so "
+        f"shows how far an order can be trusted at all.\n\n{format_markdown(header, rows)}"
     )
 
 
 def describe_signals(table: Table) -> str:
     """Study 2: what should judge an architecture while searching."""
     found = study_signals(table)
-    unseen = set(table.groups[UNSEEN])
-    seen = [(f"`{name}`", format_tau(tau)) for name, tau in found.items() if name not in unseen]
-    single = sorted(tau.value for name, tau in found.items() if name in unseen)
+    seen = {name: (s.tau, s.difference) for name, s in found.items() if s.difference is not None}
+    single = [s.tau.value for s in found.values() if s.difference is None]
+    rows = [
+        (f"`{name}`", format_tau(tau), "–" if name == HELD_OUT else f"{difference.value:+.2f} ({difference.low:+.2f} … "
+         f"{difference.high:+.2f})")
+        for name, (tau, difference) in seen.items()
+    ]  # fmt: skip
+    sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
+    told = f"{', '.join(sure)} differs from" if sure else "None of them is told apart from"
     text = (
         "### What should judge an architecture while searching?\n\nTau of each score with the mean over the unseen "
-        f"domains, all at the largest budget.\n\n{format_markdown(('score', 'tau'), seen)}"
+        f"domains, all at the largest budget and of the same trainings; and by how much it is above that of "
+        f"`{HELD_OUT}`, the same architectures drawn for both. A search that is judged by this table may use "
+        f"`heldout_*` scores alone.\n\n{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}"
+        f"\n{told} `{HELD_OUT}` at 95 %.\n"
     )
     if single:
-        middle = single[len(single) // 2]
-        text += (f"\nOne unseen domain alone, with the mean of the others: {single[0]:.2f} to {single[-1]:.2f}, median "
-                 f"{middle:.2f}: what a held-out source would have said.\n")  # fmt: skip
+        text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
+                 f"median {statistics.median(single):.2f}.\n")  # fmt: skip
     return text
 
 
@@ -114,12 +125,27 @@ def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
     named = [(f"{name} ({digits})", *(f"{v:.1%}" for v in values))
              for name, digits, values in list_named(table, NAMED, [UNSEEN, HELD_OUT])]  # fmt: skip
     text = (
-        "### What is IN worth, and where?\n\nmAP with IN at a place minus mAP without it, over all other choices, at "
-        f"the largest budget.\n\n![effects at the twelve places]({name_picture(table)})\n\n"
+        "### What is IN worth, and where?\n\nmAP with IN at a place minus mAP without it, averaged over all other "
+        "choices, at the largest budget. Intervals are Student's t, of each place by itself; bold: the sign is sure "
+        f"at 5 % over the column's twelve places (Holm).\n\n![effects at the twelve places]({name_picture(table)})\n\n"
         f"{format_markdown(('place', f'`{UNSEEN}`', f'`{HELD_OUT}`'), rows)}\n{sure}\n\n"
-        f"The fit orders architectures that it has not seen at tau {fits[UNSEEN].left_out_tau:.2f} (`{UNSEEN}`).\n"
+        f"{describe_fit(fits)}\n"
     )
-    return f"{text}\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}" if named else text
+    if named:
+        note = "Means of their trainings, the estimated parts of fold and seed subtracted, which are not known exactly:"
+        text += f"\n{note}\n\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}"
+    return text
+
+
+def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
+    """Says how well each metric's fit predicts architectures that it has not seen."""
+    parts = []
+    for metric, fit in fits.items():
+        seen = fit.left_out[:, 0]
+        tau = format_tau(estimate_tau([compare_orders(*fit.left_out.T)]))
+        parts.append(f"`{metric}` at tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
+                     f"standard deviation of {seen.std(ddof=1):.1%}")  # fmt: skip
+    return f"The fit orders architectures that it has not seen by {'; by '.join(parts)}."
 
 
 def describe_drawn_searches(table: Table) -> str:
@@ -132,34 +158,66 @@ def describe_drawn_searches(table: Table) -> str:
         for kind, studies in (("the best of", random), ("a fit of", designs)) for s in studies
     ]  # fmt: skip
     header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
-    note = "" if designs else "\nFor the fits the table has too few networks yet.\n"
+    note = "" if designs else f"\nThe table still has too few networks for the fits ({MIN_NETWORKS} are needed).\n"
     return (
-        "### Which search?\n\nSearches that train each child alone, drawn from the rows: means, and in brackets where "
-        "95 % of such searches lie. They decide by held-out people and cameras and are judged by the unseen domains at "
-        "the largest budget: tau of their order, by how much mAP their answer is behind the best that they could have "
-        "given, and what share of those it is better than. A fit answers with a network that it has not seen; the best "
-        "of some random ones is judged by the very training that it was chosen by, which flatters it.\n\n"
-        f"{format_markdown(header, rows)}{note}"
+        "### Which search?\n\nSimulated searches, each of which trains networks alone, their results taken from the "
+        f"rows; drawn from the table's {random[0].num_networks} networks of the array and at random, without those "
+        "picked by hand. Shown are the mean and, in brackets, the range of 95 % of such searches among these rows; the "
+        "noise of the trainings is not in it. They decide by held-out people and cameras and are judged by the unseen "
+        "domains at the largest budget: tau of their order, by how much mAP their answer is behind the best that they "
+        "could have given, and what share of those it is better than. A fit answers with a network that it has not "
+        "seen; the best of some random ones (drawn with replacement) is judged by the very training that it was chosen "
+        f"by, which flatters it.\n\n{format_markdown(header, rows)}{note}"
     )
 
 
 def describe_searches(table: Table, folder: Path) -> str:
-    """Study 3, searches that ran and lie in a folder."""
-    rows = [
-        (f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", format_mean(s.tau, ".2f"),
-         format_mean(s.top_tau, ".2f"), format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"),
-         format_mean(s.percentile, ".0%"), f"{s.num_right} / {s.num_wrong}")
-        for s in study_searches(table, folder)
-    ]  # fmt: skip
-    if not rows:
+    """Study 3, searches that ran and lie in a folder, beside a random order and the simplest one."""
+    searches = study_searches(table, folder)
+    if not searches:
         return ""
-    header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first behind the best",
-              "the best of its first ten", "its answer better than", "places right / wrong")  # fmt: skip
+    fewest = judge_fewest_norms(table)
+    rows = [(*format_random(fewest), "–"), (*format_single("fewest norms first", "–", fewest), "–")]
+    for s in searches:
+        passes, places = f"{s.image_passes:,.0f}", s.num_right + s.num_wrong
+        cells = format_single(f"`{s.method}`", passes, s.alone) if s.alone else (
+            f"`{s.method}`", str(s.tau.num), passes, format_mean(s.tau, ".2f"), format_mean(s.top_tau, ".2f"),
+            format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"), format_mean(s.percentile, ".0%"),
+        )  # fmt: skip
+        rows.append((*cells, f"{s.num_right} / {s.num_wrong}" if places else "–"))
+    header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first: behind the best",
+              "best of its first ten: behind the best", "its answer better than", "places right / wrong")  # fmt: skip
     return (
-        "Searches that ran: means over the seeds with 95 % intervals, by Student's t, in which the noise of the "
-        "table's own trainings is not. Of the places that both a search and the fit of the table call decided, the "
-        f"last column counts those of the same sign and those of the other.\n\n{format_markdown(header, rows)}"
+        "Searches that were run, by one method each: mean over the seeds ± 95 % (Student's t), of a single one the "
+        "bootstrap's interval; the noise of the table's own trainings is in neither. Above them a random order, its "
+        "mean and the range of 95 %, and the order by the number of instance norms. The first ones are those among the "
+        "trained networks; an answer that was not trained is predicted. The last column: places that both the search "
+        "and the fit of the table call decided, of the same sign and of the other. An image costs a super-network of "
+        f"four separate candidates several times what it costs a child ([costs](search.md)).\n\n"
+        f"{format_markdown(header, rows)}"
     )
+
+
+def format_random(judgement: Judgement) -> tuple[str, ...]:
+    """Sets the row of a random order."""
+    mean, (low, high) = judgement.random, judgement.random_range
+    cells = [
+        format_interval(Interval(*(getattr(m, name) for m in (mean, low, high))), spec)
+        for name, spec in (("tau", ".2f"), ("top_tau", ".2f"), ("regret", ".1%"), ("regret_of_ten", ".1%"),
+                           ("percentile", ".0%"))
+    ]  # fmt: skip
+    return "a random order", "–", "–", *cells
+
+
+def format_single(name: str, passes: str, judgement: Judgement) -> tuple[str, ...]:
+    """Sets the row of a single order."""
+    found, answer = judgement.search, judgement.answer
+    better = format_interval(answer.percentile, ".0%") if answer else "–"
+    return (
+        name, "1" if passes != "–" else "–", passes, format_tau(judgement.tau),
+        format_tau(Interval(found.top_tau, math.nan, math.nan)),
+        f"{found.regret:.1%}", f"{found.regret_of_ten:.1%}", better,
+    )  # fmt: skip
 
 
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:

@@ -12,16 +12,21 @@ from scipy import stats
 from search import judge as module
 from search.arrays import plan_runs
 from search.judge import (
+    Interval,
     Measures,
+    check_unseen,
     compare_orders,
     compare_seeds,
+    estimate_difference,
     estimate_tau,
     expect_best,
     expect_perfect,
     expect_random,
     judge_search,
     measure,
+    spread_random,
 )
+from search.submission import Submission
 from search.table import Table
 from tests.search.test_table import make_row
 from utils.errors import UserError
@@ -136,7 +141,48 @@ def test_seeds_are_compared_over_all_pairs_of_trainings():
     assert compare_seeds(scores.tolist()).value == pytest.approx(np.mean(taus))
     uneven = [row[:2] for row in scores[:6].tolist()] + scores[6:].tolist()
     assert abs(compare_seeds(uneven).value) < 1
-    assert compare_seeds(scores[:2].tolist()) is None
+    assert compare_seeds(scores[:9].tolist()) is None  # whose interval would promise too much
+
+
+def test_early_scores_are_compared_with_another_trainings_late_ones():
+    generator = np.random.default_rng(9)
+    early, late = generator.normal(size=(2, 12, 2))
+    taus = [stats.kendalltau(early[:, a], late[:, b]).statistic for a, b in ((0, 1), (1, 0))]
+    assert compare_seeds(early.tolist(), late.tolist()).value == pytest.approx(np.mean(taus))
+
+
+def test_difference_of_taus_is_over_the_same_architectures():
+    """Of two orders that differ in one place it is known far better than either tau."""
+    generator = np.random.default_rng(10)
+    truth = generator.normal(size=40)
+    one = truth + generator.normal(size=40)
+    other = one + generator.normal(0, 0.05, size=40)
+    first, second = (compare_orders(order, truth) for order in (one, other))
+    found = estimate_difference(first, second)
+    taus = [estimate_tau([comparisons]) for comparisons in (first, second)]
+    assert found.value == pytest.approx(taus[0].value - taus[1].value)
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low < 0.4 * (taus[0].high - taus[0].low)
+    assert estimate_difference(first, first) == Interval(0, 0, 0)
+
+
+def test_range_of_random_orders():
+    truth = np.random.default_rng(11).normal(size=40)
+    low, high = spread_random(truth)
+    generator = np.random.default_rng(12)
+    draws = np.array([astuple(measure(generator.random(40), truth)) for _ in range(1000)])
+    inside = (np.array(astuple(low)) <= draws) & (draws <= np.array(astuple(high)))
+    assert (inside.mean(axis=0) > 0.9).all()
+    assert low.tau < -0.15 < 0.15 < high.tau
+    assert low.tau > -0.4
+
+
+def test_search_on_an_unseen_domain_is_refused():
+    table = simulate(np.random.default_rng(13), np.arange(4096.0), 0.01)
+    table.groups["unseen/mAP"] = ["synthetic_b/mAP", "synthetic_c/mAP"]
+    check_unseen(table, Submission("fair", "000000", None, ["synthetic_a", "market1501"]))
+    with pytest.raises(UserError, match="unfair searched on synthetic_b, which table simulated judges by as never"):
+        check_unseen(table, Submission("unfair", "000000", None, ["synthetic_a", "synthetic_b"]))
 
 
 def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
@@ -176,6 +222,14 @@ def test_constant_scores_order_nothing():
     assert found == Measures(found.tau, found.top_tau, *astuple(expect_random(np.arange(30.0)))[2:])
 
 
+def test_best_by_rounding_is_not_behind():
+    """A mean of equal scores may come out above each of them."""
+    scores = np.array([0.1, 0.1, 0.1, *np.linspace(0, 0.05, 27)])
+    assert scores[:3].mean() > scores.max()
+    found = measure(np.array([1.0] * 3 + [0.0] * 27), scores)
+    assert (str(found.regret), str(found.regret_of_ten)) == ("0.0", "0.0")
+
+
 def test_what_cannot_be_judged_is_refused():
     generator = np.random.default_rng(8)
     truth = additive(generator)
@@ -185,6 +239,6 @@ def test_what_cannot_be_judged_is_refused():
         judge_search(table, [*table.rows, *later], "b/mAP", truth, "000000")
     with pytest.raises(UserError, match="12 architectures are too few to judge a search by; 20 are needed"):
         judge_search(table, table.rows[:12], "b/mAP", truth, "000000")
-    with pytest.raises(UserError, match="no score for 1 of the 66 trained architectures, such as"):
+    with pytest.raises(UserError, match=f"no score for 1 of the 66 trained architectures: {table.rows[3].digits}"):
         truth[int(table.rows[3].digits, 4)] = np.nan
         judge_search(table, table.rows, "b/mAP", truth, "000000")

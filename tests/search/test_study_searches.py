@@ -1,16 +1,16 @@
 """Studies of searches, on simulated tables whose truth is known."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from genotype import BLOCK_NAMES, Genotype
 from search.answer import Answer, BlockAnswer, write_ranking
-from search.judge import list_by_architecture
 from search.places import PLACE_NAMES, Place
-from search.study_searches import study_designs, study_random, study_searches
+from search.study_searches import HAND_PICKED, judge_fewest_norms, study_designs, study_random, study_searches
 from search.table import Table
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
@@ -48,6 +48,29 @@ def test_searches_that_ran(tmp_path):
     assert (bad.num_right, bad.num_wrong) == (0, 3)  # the table does not decide conv4-2 inside
     assert np.isnan(once.tau.half_width) and (once.num_right, once.num_wrong) == (0, 0)
     assert once.image_passes == 500
+    assert good.alone is None and once.alone.tau.value == pytest.approx(once.tau.mean)
+
+
+def test_fewest_norms_first():
+    found = judge_fewest_norms(simulate(0.02))
+    norms = np.array([0, 1, 1, 2])[EVERYTHING].sum(axis=1)
+    trained = simulate(0.02).adjust("unseen/mAP")
+    given = [-norms[int(d, 4)] for d in trained]
+    assert found.tau.value == pytest.approx(stats.kendalltau(given, [s.mean() for s in trained.values()]).statistic)
+    assert found.answer.digits == "000000"
+
+
+def test_searches_at_another_setting_are_refused(tmp_path):
+    write_search(tmp_path / "gumbel-seed1", TRUTH)
+    path = tmp_path / "gumbel-seed1" / "genotype.json"
+    genotype = Genotype.from_json(path)
+    for found, told in (
+        ({"epochs": 3}, "searched for 3 epochs, table simulated trained for 40"),
+        ({"sources": ["synthetic_c"]}, "gumbel-seed1 searched on synthetic_c, which table simulated judges by"),
+    ):
+        replace(genotype, found={**genotype.found, **found}).to_json(path)
+        with pytest.raises(UserError, match=told):
+            study_searches(simulate(), tmp_path)
 
 
 def test_folders_that_are_no_searches(tmp_path):
@@ -72,10 +95,10 @@ def test_best_of_random_networks_is_what_all_choices_give_on_average():
     table = Table("small", table.groups, [row for row in table.rows if row.seed == 1])
     study = study_random(table, 2, 10)
     truth, early = (
-        {digits: scores.mean() for digits, scores in list_by_architecture(table.observe(*at)).items()}
+        {digits: scores.mean() for digits, scores in table.adjust(*at).items()}
         for at in (("unseen/mAP", 40), ("heldout_new/mAP", 10))
     )
-    answers = [truth[max(pair, key=lambda d: early[d])] for pair in combinations(truth, 2)]
+    answers = [truth[max(pair, key=lambda d: early[d])] for pair in product(truth, repeat=2)]
     best = max(truth.values())
     assert study.regret.value == pytest.approx(best - np.mean(answers))
     assert study.regret.low == pytest.approx(best - np.quantile(answers, 0.975, method="inverted_cdf"))
@@ -86,9 +109,18 @@ def test_best_of_random_networks_is_what_all_choices_give_on_average():
 
 
 def test_random_networks_that_are_more_than_there_are():
-    table = simulate()
-    assert study_random(table, 1000, 40).num_trainings == 40
-    assert study_random(table, 1000, 40).regret.value == pytest.approx(0, abs=1e-3)  # late scores are the truth
+    study = study_random(simulate(), 1000, 40)
+    assert (study.num_trainings, study.num_networks) == (1000, 40)
+    assert study.regret.value == pytest.approx(0, abs=1e-3)  # late scores are the truth
+
+
+def test_networks_picked_by_hand_are_no_random_ones():
+    table = simulate(num_extra=40)
+    rows = [replace(row, digits="110110" if row.digits == table.rows[0].digits else row.digits) for row in table.rows]
+    assert {"000000", "110110", "220000", "333333"} < HAND_PICKED
+    picked = Table("picked", table.groups, rows)
+    assert [study_random(t, 8, 10).num_networks for t in (table, picked)] == [72, 71]
+    assert [study_designs(t, 10).num_networks for t in (table, picked)] == [72, 71]
 
 
 def test_trainings_that_lack_a_budget_are_left_out():
@@ -96,7 +128,7 @@ def test_trainings_that_lack_a_budget_are_left_out():
     rows = table.at()
     once = next(row for row in rows if sum(other.digits == row.digits for other in rows) == 1)
     lacking = Table("lacking", table.groups, [row for row in table.rows if row.key != once.key])
-    assert [study_random(t, 1000, 10).num_trainings for t in (table, lacking)] == [72, 71]
+    assert [study_random(t, 8, 10).num_networks for t in (table, lacking)] == [72, 71]
     assert study_designs(lacking, 10).num_trainings == 32
 
 

@@ -1,11 +1,13 @@
 """What searches leave is read, and what is no search's is refused in one line."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from genotype import Genotype
+from search.agreement import compare_searches
 from search.answer import write_ranking
 from search.submission import read_submission
 from utils.errors import UserError
@@ -23,11 +25,25 @@ def test_folder_of_a_search(tmp_path):
 
 def test_lines_of_a_stranger(tmp_path):
     path = tmp_path / "scores.txt"
-    path.write_text("# mine\n000001 0.25\n\n110110\t0.5\n333333 5e-1\n".replace("\t", "  "))
+    path.write_text("# mine\n000001 0.25\n\n110110\t0.5\n333333  -5e-1\n")
     found = read_submission(path)
-    assert found.digits == "110110"
+    assert (found.digits, found.sources) == ("110110", ())
     assert np.isfinite(found.scores).sum() == 3
-    assert found.scores[[1, int("110110", 4), 4095]].tolist() == [0.25, 0.5, 0.5]
+    assert found.scores[[1, int("110110", 4), 4095]].tolist() == [0.25, 0.5, -0.5]
+
+
+def test_several_that_share_the_highest_score_are_no_choice(tmp_path):
+    path = tmp_path / "scores.txt"
+    path.write_text("000000 0.5\n110110 0.5\n333333 0\n")
+    assert read_submission(path).digits is None
+    with pytest.raises(UserError, match=r"scores\.txt chose no architecture: several share its highest score"):
+        compare_searches([read_submission(path)] * 2)
+
+
+def test_sources_of_a_search(tmp_path):
+    for sources, found in ((["synthetic_a"], ["synthetic_a"]), ("synthetic_a", []), ([1], []), (None, [])):
+        replace(Genotype.from_digits("000000"), found={"sources": sources}).to_json(tmp_path / "genotype.json")
+        assert read_submission(tmp_path).sources == found
 
 
 @pytest.mark.parametrize(

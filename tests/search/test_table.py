@@ -37,6 +37,19 @@ def test_mean_spread_and_parts():
     assert np.isnan(largest.sd)
 
 
+def test_folds_and_seeds_are_taken_out_where_architectures_are_compared():
+    runs = plan_runs(32, 1)
+    truth = {run.digits: 0.5 + 0.01 * sum(map(int, run.digits)) for run in runs}
+    rows = [make_row(run.digits, 1, run.fold, score=truth[run.digits] + 0.1 * run.fold) for run in runs]
+    again = [make_row(run.digits, 2, run.fold, score=truth[run.digits] + 0.1 * run.fold + 0.2) for run in runs[:5]]
+    adjusted = make_table(*rows, *again).adjust("b/mAP", 10)
+    assert [len(adjusted[run.digits]) for run in runs[:6]] == [2, 2, 2, 2, 2, 1]
+    gaps = np.concatenate([scores - truth[digits] for digits, scores in adjusted.items()])
+    assert np.ptp(gaps) < 1e-9
+    with pytest.raises(UserError, match="the effects need at least"):
+        make_table(*rows[:20]).adjust("b/mAP")
+
+
 def test_missing_architecture_names_the_nearest():
     table = make_table(*(make_row(digits) for digits in ("333333", "110113", "110100", "010110")))
     with pytest.raises(UserError, match="has not trained 110110; the nearest there are 010110, 110100, 110113"):
@@ -49,6 +62,8 @@ def test_unknown_metric_and_budget_are_one_line():
     table = make_table(make_row())
     with pytest.raises(UserError, match=r"no score 'b/mAp'; did you mean 'b/mAP'"):
         table.query("110110", "b/mAp")
+    with pytest.raises(UserError, match=r"no score 'speed'; it has b/mAP, b/rank1, c/mAP, unseen/mAP"):
+        table.query("110110", "speed")
     with pytest.raises(UserError, match=r"no rows at 7 epochs; it has \[10\]"):
         table.query("110110", "b/mAP", 7)
 

@@ -27,17 +27,20 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     for seed in (1, 2):
         write_search(tmp_path / "searches" / "whole" / f"gumbel-seed{seed}", TRUTH)
+    write_search(tmp_path / "searches" / "whole" / "once-seed1", TRUTH)
     (tmp_path / "out").mkdir()
     assert main(["--folder", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "studies.md").read_text()
     small, whole = text.split("## small")[1].split("## whole")
     assert "nothing is said yet" in small and "###" not in small
-    assert "40 architectures, 46 trainings; 6 architectures were trained by more than one seed" in whole
-    assert "| 40 | 4,000 | 1.00 (1.00 … 1.00) |" in whole
+    assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in whole
+    assert "| 40 | 4,000 | – | " in whole
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
-    assert "too few networks yet" in whole and "a fit of 32" not in whole
-    assert "| `gumbel` | 2 | 500 | " in whole
+    assert "still has too few networks for the fits (52 are needed)" in whole and "a fit of 32" not in whole
+    assert "\n`synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
+    assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
+    assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 
