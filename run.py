@@ -52,10 +52,10 @@ from utils.network_file import NetworkFile, read_network_file
 from utils.run_folder import EVALUATION_LOG, PLAN_NAME, TRAIN_LOG, RunFolder
 from utils.seed import seed_everything
 
+# what only a search needs (statsmodels, matplotlib) is imported where it is used: a design starts dozens of trainings
 if TYPE_CHECKING:
     from search.design import DesignedSearch
 
-# What only a search needs (statsmodels, matplotlib) is imported where it is used: a design starts dozens of trainings.
 logger = logging.getLogger(__name__)
 
 
@@ -144,7 +144,8 @@ def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
     scores = train(trainer)
     answer = decide(lambda: measure_costs(job, trainer))
     if job.folder.writes:
-        from search.ending import ReportData, collect_trajectories, conclude
+        from search.ending import collect_trajectories, conclude
+        from search.report import ReportData
 
         shown = ReportData(job.facts.command, job.config, collect_trajectories(job.folder.path))
         conclude(job.folder.path, answer, job.found, shown)
@@ -153,7 +154,8 @@ def run_search(job: Job, trainer: Trainer, decide: Decide) -> None:
 
 def run_design(job: DesignJob) -> None:
     """Trains the children that a design asks for, and answers."""
-    from search.ending import ReportData, collect_budgets, conclude, list_trials
+    from search.ending import collect_budgets, conclude, list_trials
+    from search.report import ReportData
 
     job.folder.prepare()
     log_lines(describe_run(job.facts))

@@ -68,13 +68,13 @@ class AnswerScore:
 
     Attributes:
         digits: The genotype.
-        is_trained: Whether the table has it; else it is predicted.
+        num_trainings: That the table has of it, whose noise is in its score; 0: it is predicted.
         score: Its score, fold and seed taken out.
         percentile: Share of the architectures of the table that it is better than, ties counted by half.
     """
 
     digits: str
-    is_trained: bool
+    num_trainings: int
     score: Interval
     percentile: Interval
 
@@ -286,8 +286,8 @@ def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:
 
 def _score_answer(answer: str, truth: dict[str, float], observations: Sequence[Observation]) -> AnswerScore:
     """Scores the answer by its rows, or by what the others' effects predict."""
-    is_trained = answer in truth
-    if is_trained:
+    num_trainings = sum(o.digits == answer for o in observations)
+    if num_trainings:
         score = Interval(truth[answer], float("nan"), float("nan"))
     else:
         fit, number = fit_effects(observations), int(answer, 4)
@@ -297,4 +297,4 @@ def _score_answer(answer: str, truth: dict[str, float], observations: Sequence[O
         float(np.mean(others < s) + np.mean(others == s) / 2) if np.isfinite(s) else s
         for s in (score.value, score.low, score.high)
     ]
-    return AnswerScore(answer, is_trained, score, Interval(*shares))
+    return AnswerScore(answer, num_trainings, score, Interval(*shares))

@@ -65,7 +65,8 @@ def _format_answer(judgement: Judgement, metric: str) -> str:
     answer = judgement.answer
     if answer is None:
         return "no answer to score: several architectures share the search's highest score"
-    how = "trained" if answer.is_trained else "not in the table, predicted"
+    trained = "trained once" if answer.num_trainings == 1 else f"trained {answer.num_trainings} times"
+    how = trained if answer.num_trainings else "not in the table, predicted"
     return (
         f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
         f"{format_interval(answer.percentile, '.0%')} of the architectures"

@@ -197,7 +197,7 @@ def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
     assert found.noise == pytest.approx(0.01, rel=0.3)
     assert found.tau_of_seeds.value < found.perfect.tau  # two noisy orders agree less than a noisy and the true one
     assert found.search.regret < found.random.regret_of_ten < found.random.regret
-    assert not found.answer.is_trained
+    assert found.answer.num_trainings == 0
     assert found.answer.percentile.value > 0.9
     assert found.answer.score.low < found.answer.score.value < found.answer.score.high
 
@@ -210,7 +210,7 @@ def test_answer_of_the_table_is_scored_by_its_rows():
     found = judge_search(table, table.at(), "b/mAP", -truth, digits)
     assert found.search.tau == pytest.approx(-1)
     assert found.perfect is None
-    assert found.answer.is_trained
+    assert found.answer.num_trainings == 1
     known = [truth[int(row.digits, 4)] for row in table.rows]
     assert found.answer.percentile.value == pytest.approx(np.mean(np.array(known[1:]) < known[0]))
 
