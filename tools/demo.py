@@ -5,7 +5,7 @@ The search trains 32 small networks (quickstart.yaml) and says how sure its answ
   python -m tools.demo [--folder demo]
 
 Plain OSNet and the published OSNet-AIN are trained the same way beside the found network. A demo that was stopped
-continues where it was. Takes 14 minutes on two slow CPU cores.
+continues where it was. Takes 12 minutes on two slow CPU cores.
 """
 
 from utils.launch import wait_briefly
