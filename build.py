@@ -239,6 +239,8 @@ def build_pictures(cfg: CfgNode, data: Data) -> Pictures | None:
     """Builds what collects and draws the pictures that ``test.visrank`` and ``test.visactmap`` ask for, if any."""
     if not (cfg.test.visrank or cfg.test.visactmap):
         return None
+    import engine.picture_files  # noqa: F401 - now, lest it fail after hours of training
+
     shown = {}
     for name, target in data.targets.items() if cfg.test.visactmap else ():
         samples = [target.query.samples[i] for i in choose_shown(len(target.query.samples))]

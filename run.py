@@ -200,11 +200,11 @@ def start(job: Job) -> None:
 
 
 def train(trainer: Trainer) -> dict[str, Scores]:
-    """Trains to the end; a run that is already there is scored, where a training scores."""
+    """Trains to the end; a finished run is only scored, if its trainer scores."""
     progress = trainer.progress
     is_trained = progress.epoch == trainer.settings.max_epoch
     if is_trained:
-        logger.info("already trained to epoch %d", progress.epoch)
+        logger.info("already trained to epoch %d%s", progress.epoch, ", only scored now" if trainer.evaluate else "")
     elif progress.epoch or progress.batch:
         logger.info("continuing at epoch %d, batch %d", progress.epoch + 1, progress.batch + 1)
     else:
@@ -309,9 +309,7 @@ def build_job(
     experiment = identify_experiment(settings, network.identity, data.hash_images())
     facts = RunFacts(experiment, cfg.train.seed, command, network.identity)
     found = build_found(cfg, facts, data.hash_training_images())
-    decide = None
-    if isinstance(network.model, SuperNet):
-        decide = METHODS[cfg.nas.method].build_decision(cfg, runtime, data, network.model, folder)
+    decide = build_decision(cfg, runtime, data, network, folder)
     return Job(
         folder, runtime, data, network, scorer, trainer, memory, pictures, facts, cfg.dump(),
         (cfg.data.height, cfg.data.width), found, decide, notes, build_next_steps(cfg, command[1:]), started,
@@ -347,6 +345,15 @@ def build_started_network(cfg: CfgNode, data: Data, file: NetworkFile | None) ->
     if cfg.test.evaluate:
         check_derives(network, cfg.model.load_weights)
     return network
+
+
+def build_decision(cfg: CfgNode, runtime: Runtime, data: Data, network: Network, folder: RunFolder) -> Decide | None:
+    """Builds what finds a search's answer; None for a child."""
+    if not isinstance(network.model, SuperNet):
+        return None
+    import search.ending  # noqa: F401 - now, lest it fail after hours of training
+
+    return METHODS[cfg.nas.method].build_decision(cfg, runtime, data, network.model, folder)
 
 
 def build_design_job(cfg: CfgNode, runtime: Runtime, stop: StopRequest, command: Sequence[str]) -> DesignJob:

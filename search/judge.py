@@ -1,8 +1,8 @@
 """How good a search is: its ranking of all 4,096 genotypes beside really trained networks.
 
 A ranking is judged by the rows of a table at one budget, the parts of fold and seed taken out. Its measures stand
-beside those of a random one, which are exact, and of a perfect one: noise of the trainings keeps even the true order
-from agreeing with the rows, by as much as their repeats say.
+beside those of a random one, whose means are exact, and of a perfect one: noise of the trainings keeps even the true
+order from agreeing with the rows, by as much as their repeats say.
 
 Intervals are percentiles of a bootstrap over architectures.
 
@@ -25,7 +25,8 @@ from search.trainings import Observation, collect_trainings, group_scores
 from utils.errors import UserError
 
 NUM_DRAWS = 2000  # of the bootstrap
-NUM_SIMULATED = 500  # perfect rankings, and random ones
+NUM_SIMULATED = 500  # perfect rankings
+NUM_RANDOM = 4000
 FIRST = 10  # how many of a ranking's first are looked at
 MIN_ARCHITECTURES = 20
 MIN_REPEATED = 10  # architectures with several trainings, for seeds to be compared
@@ -171,16 +172,14 @@ def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
 
     Where several are first together, or share the tenth place, the mean over their orders is taken.
     """
-    best, num_top = truth.max(), -(-len(truth) // 10)
-    top = np.argsort(-truth, kind="stable")[:num_top]
+    best, top = truth.max(), _find_top(truth)
     first = given == given.max()
-    below = (truth[first][:, None] > truth).sum(axis=1) + ((truth[first][:, None] == truth).sum(axis=1) - 1) / 2
     return Measures(
         tau=float(stats.kendalltau(given, truth).statistic),
-        top_tau=float(stats.kendalltau(given[top], truth[top]).statistic) if num_top > 2 else float("nan"),
+        top_tau=float(stats.kendalltau(given[top], truth[top]).statistic) if len(top) > 2 else float("nan"),
         regret=max(0.0, float(best - truth[first].mean())),  # rounding may go below
         regret_of_ten=max(0.0, float(best - _expect_best_of_first(given, truth))),
-        percentile=float(below.mean() / (len(truth) - 1)),
+        percentile=float(compute_percentiles(truth)[first].mean()),
     )
 
 
@@ -192,11 +191,35 @@ def expect_random(truth: np.ndarray) -> Measures:
 
 def spread_random(truth: np.ndarray) -> tuple[Measures, Measures]:
     """Simulates between which measures 95 % of random orders lie."""
-    generator = np.random.default_rng(0)
-    orders = (generator.permutation(len(truth)).astype(float) for _ in range(NUM_SIMULATED))
-    draws = [astuple(measure(order, truth)) for order in orders]
-    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    count = len(truth)
+    orders = np.random.default_rng(0).permuted(np.tile(np.arange(count), (NUM_RANDOM, 1)), axis=1)
+    first = orders.argmax(axis=1)
+    of_ten = truth[np.argsort(-orders, axis=1)[:, :FIRST]].max(axis=1)
+    top = _find_top(truth)
+    taus, top_taus = _correlate(orders, truth), _correlate(orders[:, top], truth[top])
+    draws = [taus, top_taus, truth.max() - truth[first], truth.max() - of_ten, compute_percentiles(truth)[first]]
+    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2], axis=1, method="inverted_cdf")
     return Measures(*low.tolist()), Measures(*high.tolist())
+
+
+def compute_percentiles(truth: np.ndarray) -> np.ndarray:
+    """Computes of what share of the others each value is the better one, ties counted by half, (n,)."""
+    below, equal = (truth[:, None] > truth).sum(axis=1), (truth[:, None] == truth).sum(axis=1)
+    return (below + (equal - 1) / 2) / (len(truth) - 1)
+
+
+def _find_top(truth: np.ndarray) -> np.ndarray:
+    """Finds the tenth of the architectures that scored best."""
+    return np.argsort(-truth, kind="stable")[: -(-len(truth) // 10)]
+
+
+def _correlate(orders: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Computes tau-b of many orders without ties, (draws, n), with one that may have some, (n,); NaN below three."""
+    if (count := len(truth)) < 3:
+        return np.full(len(orders), np.nan)
+    signs = np.sign(truth[:, None] - truth)
+    agreement = np.sign(orders[:, :, None] - orders[:, None, :]).reshape(len(orders), -1) @ signs.ravel()
+    return agreement / np.sqrt(count * (count - 1) * np.abs(signs).sum())
 
 
 def expect_best(values: np.ndarray, size: int) -> float:

@@ -18,7 +18,16 @@ from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.effects import predict
-from search.judge import LEVEL, MIN_ARCHITECTURES, Interval, Judgement, check_unseen, judge_search, measure
+from search.judge import (
+    LEVEL,
+    MIN_ARCHITECTURES,
+    Interval,
+    Judgement,
+    check_unseen,
+    compute_percentiles,
+    judge_search,
+    measure,
+)
 from search.places import PLACE_NAMES, Place
 from search.studies import HELD_OUT, average, count_passes
 from search.submission import read_submission
@@ -73,8 +82,8 @@ class DrawnStudy:
         budget: In epochs.
         image_passes: Of one search.
         tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
-        regret: By how much its answer is below the best that it could have given.
-        percentile: Share of the other possible answers that its answer is better than.
+        regret: By how much its answer is below the best of the table.
+        percentile: Share of the table's other architectures that its answer is better than.
     """
 
     num_networks: int
@@ -138,7 +147,7 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
 
 
 def judge_fewest_norms(table: Table) -> Judgement:
-    """Judges the simplest order of all: the fewer instance norms, the better."""
+    """Judges the simplest order of all: the fewer instance norms, the better, as trials before the table had it."""
     genotypes = np.array(list(np.ndindex(*[NUM_CANDIDATES] * NUM_BLOCKS)))
     num_norms = np.array(NUM_INS)[genotypes].sum(axis=1)
     return judge_search(table, table.at(), UNSEEN, -num_norms.astype(float), "0" * NUM_BLOCKS)
@@ -163,17 +172,16 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     """
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
-    scores = np.array([truth[d] for d in digits])
+    regrets, percentiles = _judge_answers(truth)
     chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
-    percentiles = (scores[:, None] > scores).sum(axis=1) / (len(scores) - 1)
     return DrawnStudy(
         len(digits),
         num_trainings,
         budget,
         num_trainings * count_passes(table.at(budget)),
         tau=None,
-        regret=_summarize(scores.max() - scores, chances),
-        percentile=_summarize(percentiles, chances),
+        regret=_summarize(np.array([regrets[d] for d in digits]), chances),
+        percentile=_summarize(np.array([percentiles[d] for d in digits]), chances),
     )
 
 
@@ -190,7 +198,8 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
     digits = sorted(rows.keys() & truth.keys() - HAND_PICKED)
     if len(digits) < MIN_NETWORKS:
         return None
-    generator, measures = np.random.default_rng(0), []
+    regrets, percentiles = _judge_answers(truth)
+    generator, taus, answers = np.random.default_rng(0), [], []
     for _ in range(NUM_DRAWS):
         chosen = set(generator.choice(digits, NUM_RUNS, replace=False).tolist())
         rest = [d for d in digits if d not in chosen]
@@ -198,18 +207,26 @@ def study_designs(table: Table, budget: int) -> DrawnStudy | None:
             predicted = predict([rows[d] for d in sorted(chosen)], np.array([[int(k) for k in d] for d in rest]))
         except UserError:
             continue  # a candidate that none of them has: an orthogonal array would have it
-        measures.append(measure(predicted, np.array([truth[d] for d in rest])))
-    if len(measures) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
+        taus.append(measure(predicted, np.array([truth[d] for d in rest])).tau)
+        answers.append(rest[int(predicted.argmax())])
+    if len(taus) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
         return None
     return DrawnStudy(
         len(digits),
         NUM_RUNS,
         budget,
         NUM_RUNS * count_passes(table.at(budget)),
-        tau=_summarize(np.array([m.tau for m in measures])),
-        regret=_summarize(np.array([m.regret for m in measures])),
-        percentile=_summarize(np.array([m.percentile for m in measures])),
+        tau=_summarize(np.array(taus)),
+        regret=_summarize(np.array([regrets[d] for d in answers])),
+        percentile=_summarize(np.array([percentiles[d] for d in answers])),
     )
+
+
+def _judge_answers(truth: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns of each architecture by how much it is below the best, and what share of the others it is better than."""
+    scores = np.array(list(truth.values()))
+    regrets, percentiles = scores.max() - scores, compute_percentiles(scores)
+    return dict(zip(truth, regrets, strict=True)), dict(zip(truth, percentiles, strict=True))
 
 
 def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interval:

@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.read_arrays import read_arrays
 from utils.read_file import read_text
 
-_SCORE = re.compile(r"\s*[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
+_SCORE = re.compile(r"[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _read_lines(path: Path) -> Submission:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        digits, text = [*line.split(maxsplit=1), ""][:2]
+        digits, text = [*line.strip().split(maxsplit=1), ""][:2]
         if not is_digits(digits) or digits in scores:
             problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3, then a space"
             raise UserError(f"{path}, line {number}: {digits!r} {problem}")

@@ -39,7 +39,7 @@ _NUM_NEAREST = 3
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table says of one architecture, as it was trained: which fold was held out is in it.
+    """What a table says of one architecture, as it was trained: its scores depend on which fold was held out.
 
     Attributes:
         mean: Over the seeds.

@@ -43,12 +43,12 @@ def _fresh_log():
 @pytest.fixture(autouse=True, scope="session")
 def _count_once():
     """Lets runs count the multiply-adds of a network once that many of them build: it takes a second each time."""
-    counted: dict[tuple[str, int, int], Complexity] = {}
+    counted: dict[str, Complexity] = {}
 
-    def count(model, height, width, *extra):
-        key = str(model), height, width
+    def count(model, *inputs):
+        key = f"{model} {inputs}"
         if key not in counted:
-            counted[key] = compute_complexity(model, height, width, *extra)
+            counted[key] = compute_complexity(model, *inputs)
         return counted[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -225,7 +225,7 @@ def test_auto_starts_anew_where_there_is_nothing_to_continue(run_main, tmp_path)
     assert (tmp_path / "run" / "metrics.json").exists()
     assert "only scored" not in (log := tmp_path / "run" / "train.log").read_text()
     assert run_main("model.resume", "auto", "train.max_epoch", 1) == 0
-    assert "already trained to epoch 1" in log.read_text()
+    assert "already trained to epoch 1, only scored now" in log.read_text()
 
 
 def test_auto_falls_back_to_the_checkpoint_before_a_damaged_one(run_main, tmp_path, capfd):
@@ -363,7 +363,6 @@ def test_several_targets_are_all_scored(run_main, market_root, own_market_root, 
         ["nas.sample_scope", "replica", "data.combineall", True],
     ],
 )
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 def test_settings_run(run_main, tmp_path, name, words):
     assert run_main(*words, "sampler.num_instances", 3, name=name) == 0

@@ -50,13 +50,14 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
         rows.append((label, *cells))
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
-    if judgement.tau_of_seeds is None:
-        few = f"fewer than {MIN_REPEATED} architectures were trained more than once"
-        lines.append(f"noise of the trainings is unknown: {few}")
+    if math.isnan(judgement.noise):
+        lines.append("noise of the trainings is unknown: no architecture was trained more than once")
     else:
+        tau = judgement.tau_of_seeds
         lines.append(
-            f"between trainings of one architecture: tau-b {format_interval(judgement.tau_of_seeds, '.2f')}, standard "
-            f"deviation {judgement.noise:.1%} ({judgement.num_repeated} architectures trained more than once)"
+            f"between trainings of one architecture: standard deviation {judgement.noise:.1%}, tau-b "
+            f"{format_interval(tau, '.2f') if tau else f'known from {MIN_REPEATED} architectures on'} "
+            f"({judgement.num_repeated} trained more than once)"
         )
     return "\n\n".join([lines[0], lines[1], "\n".join(lines[2:])])
 

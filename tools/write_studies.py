@@ -19,7 +19,14 @@ from search.judge import Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, can_be_studied, list_named, study_budgets, study_signals
-from search.study_searches import MIN_NETWORKS, judge_fewest_norms, study_designs, study_random, study_searches
+from search.study_searches import (
+    MIN_NETWORKS,
+    NUM_RUNS,
+    judge_fewest_norms,
+    study_designs,
+    study_random,
+    study_searches,
+)
 from search.table import FOLDER, UNSEEN, Table
 from tools.judge_search import format_interval
 from utils.drawing import Figure
@@ -86,9 +93,10 @@ def describe_budgets(table: Table) -> str:
               "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
     return (
         "### When does the order settle?\n\nTau of the order at each budget with the order by the unseen domains at "
-        "the largest budget. Both are of the same trainings, whose chance counts as agreement; the last column "
-        "compares one training's order at the budget with another's at the end, of the same architectures, and so "
-        f"shows how far an order can be trusted at all.\n\n{format_markdown(header, rows)}"
+        "the largest budget. Both orders come from the same trainings, so shared luck counts as agreement. The last "
+        "column compares one seed's order at the budget with another's at the end, over the same architectures: how "
+        "far an order can be trusted at all (–: too few architectures were trained twice).\n\n"
+        f"{format_markdown(header, rows)}"
     )
 
 
@@ -103,13 +111,13 @@ def describe_signals(table: Table) -> str:
         for name, (tau, difference) in seen.items()
     ]  # fmt: skip
     sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
-    told = f"{', '.join(sure)} differs from" if sure else "None of them is told apart from"
+    told = f"At 95 % each, {', '.join(sure)} can be told from" if sure else "At 95 % each, none can be told from"
     text = (
         "### What should judge an architecture while searching?\n\nTau of each score with the mean over the unseen "
         f"domains, all at the largest budget and of the same trainings; and by how much it is above that of "
         f"`{HELD_OUT}`, the same architectures drawn for both. A search that is judged by this table may use "
         f"`heldout_*` scores alone.\n\n{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}"
-        f"\n{told} `{HELD_OUT}` at 95 %.\n"
+        f"\n{told} `{HELD_OUT}`.\n"
     )
     if single:
         text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
@@ -132,7 +140,7 @@ def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
         f"{describe_fit(fits)}\n"
     )
     if named:
-        note = "Means of their trainings, the estimated parts of fold and seed subtracted, which are not known exactly:"
+        note = "Means of their trainings, minus the parts of fold and seed, which are estimates:"
         text += f"\n{note}\n\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}"
     return text
 
@@ -145,7 +153,11 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
         tau = format_tau(estimate_tau([compare_orders(*fit.left_out.T)]))
         parts.append(f"`{metric}` at tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
                      f"standard deviation of {seen.std(ddof=1):.1%}")  # fmt: skip
-    return f"The fit orders architectures that it has not seen by {'; by '.join(parts)}."
+    return (
+        f"The fit orders architectures that it has not seen by {'; by '.join(parts)}. The intervals take the "
+        "predictions as given, and left-out members of an orthogonal array are those that the others say least about, "
+        "so tau is somewhat higher for networks outside the table."
+    )
 
 
 def describe_drawn_searches(table: Table) -> str:
@@ -158,16 +170,18 @@ def describe_drawn_searches(table: Table) -> str:
         for kind, studies in (("the best of", random), ("a fit of", designs)) for s in studies
     ]  # fmt: skip
     header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
-    note = "" if designs else f"\nThe table still has too few networks for the fits ({MIN_NETWORKS} are needed).\n"
+    num_networks, note = random[0].num_networks, ""
+    if num_networks < MIN_NETWORKS:
+        note = f"\nThese are too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}.\n"
     return (
         "### Which search?\n\nSimulated searches, each of which trains networks alone, their results taken from the "
-        f"rows; drawn from the table's {random[0].num_networks} networks of the array and at random, without those "
-        "picked by hand. Shown are the mean and, in brackets, the range of 95 % of such searches among these rows; the "
-        "noise of the trainings is not in it. They decide by held-out people and cameras and are judged by the unseen "
-        "domains at the largest budget: tau of their order, by how much mAP their answer is behind the best that they "
-        "could have given, and what share of those it is better than. A fit answers with a network that it has not "
-        "seen; the best of some random ones (drawn with replacement) is judged by the very training that it was chosen "
-        f"by, which flatters it.\n\n{format_markdown(header, rows)}{note}"
+        f"rows: drawn from the table's {num_networks} networks that were not picked by hand. Shown are the mean and, "
+        "in brackets, the range of 95 % of such searches among these rows; chance in the rows themselves is not taken "
+        "out. They decide by held-out people and cameras and are judged by the unseen domains at the largest budget: "
+        "tau of their order, by how much mAP their answer is behind the best of the whole table, and what share of its "
+        "other networks it is better than. A fit answers with a network that it has not seen; the best of some random "
+        "ones (drawn with replacement) is judged by the very training that it was chosen by, which flatters it."
+        f"\n\n{format_markdown(header, rows)}{note}"
     )
 
 
@@ -188,12 +202,13 @@ def describe_searches(table: Table, folder: Path) -> str:
     header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first: behind the best",
               "best of its first ten: behind the best", "its answer better than", "places right / wrong")  # fmt: skip
     return (
-        "Searches that were run, by one method each: mean over the seeds ± 95 % (Student's t), of a single one the "
-        "bootstrap's interval; the noise of the table's own trainings is in neither. Above them a random order, its "
-        "mean and the range of 95 %, and the order by the number of instance norms. The first ones are those among the "
-        "trained networks; an answer that was not trained is predicted. The last column: places that both the search "
-        "and the fit of the table call decided, of the same sign and of the other. An image costs a super-network of "
-        f"four separate candidates several times what it costs a child ([costs](search.md)).\n\n"
+        "Searches that were run: the mean over their seeds ± 95 % (Student's t). Of a single one, tau has the "
+        "bootstrap's interval, in which other seeds of the search are not, and an answer that was not trained the "
+        "fit's prediction interval. Above them a random order, its mean and the range of 95 %, and the simplest order, "
+        "fewer instance norms first, whose direction trials before the table had shown. The first ones are those among "
+        "the trained networks. The last column: places that both the search and the fit of the table call decided, of the "
+        "same sign and of the other. An image costs a super-network of four separate candidates several times what it "
+        "costs a child ([costs](search.md)).\n\n"
         f"{format_markdown(header, rows)}"
     )
 

@@ -5,13 +5,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from genotype import BLOCK_NAMES, Genotype
+from search import study_searches as module
 from search.answer import Answer, BlockAnswer, write_ranking
 from search.places import PLACE_NAMES, Place
 from search.study_searches import HAND_PICKED, judge_fewest_norms, study_designs, study_random, study_searches
-from search.table import Table
+from search.table import FOLDER, Table
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
 
@@ -103,7 +105,7 @@ def test_best_of_random_networks_is_what_all_choices_give_on_average():
     assert study.regret.value == pytest.approx(best - np.mean(answers))
     assert study.regret.low == pytest.approx(best - np.quantile(answers, 0.975, method="inverted_cdf"))
     assert study.regret.high == pytest.approx(best - np.quantile(answers, 0.025, method="inverted_cdf"))
-    shares = [np.mean([a > other for other in truth.values()]) for a in answers]
+    shares = [np.mean([a > other for other in truth.values()]) for a in answers]  # without ties
     assert study.percentile.value == pytest.approx(np.mean(shares) * len(truth) / (len(truth) - 1))
     assert (study.image_passes, study.num_trainings, study.tau) == (2 * 1000, 2, None)
 
@@ -121,6 +123,23 @@ def test_networks_picked_by_hand_are_no_random_ones():
     picked = Table("picked", table.groups, rows)
     assert [study_random(t, 8, 10).num_networks for t in (table, picked)] == [72, 71]
     assert [study_designs(t, 10).num_networks for t in (table, picked)] == [72, 71]
+
+
+def test_networks_that_plans_pick_by_hand_are_known():
+    plans = [yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yaml")]
+    picked = [set(plan["genotypes"]) for plan in plans if "genotypes" in plan]
+    assert len(picked) >= 2
+    assert all(found <= HAND_PICKED for found in picked)
+
+
+def test_answers_are_behind_the_best_of_the_table_also_where_they_could_not_have_been_it(monkeypatch):
+    table = simulate(num_extra=40)
+    scores = {digits: found.mean() for digits, found in table.adjust("unseen/mAP", 40).items()}
+    second, best = sorted(scores, key=lambda digits: scores[digits])[-2:]
+    monkeypatch.setattr(module, "HAND_PICKED", {best})
+    for study in (study_random(table, 1000, 40), study_designs(table, 40)):
+        assert study.regret.low == pytest.approx(scores[best] - scores[second])
+        assert study.percentile.high == pytest.approx(70 / 71)
 
 
 def test_trainings_that_lack_a_budget_are_left_out():

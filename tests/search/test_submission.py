@@ -25,7 +25,7 @@ def test_folder_of_a_search(tmp_path):
 
 def test_lines_of_a_stranger(tmp_path):
     path = tmp_path / "scores.txt"
-    path.write_text("# mine\n000001 0.25\n\n110110\t0.5\n333333  -5e-1\n")
+    path.write_text("# mine\n000001 0.25\n\n110110\t0.5\n333333  -5e-1 \n")
     found = read_submission(path)
     assert (found.digits, found.sources) == ("110110", ())
     assert np.isfinite(found.scores).sum() == 3

@@ -37,8 +37,8 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "| 40 | 4,000 | – | " in whole
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
-    assert "still has too few networks for the fits (52 are needed)" in whole and "a fit of 32" not in whole
-    assert "\n`synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
+    assert "too few for fits of 32, which need 52" in whole and "a fit of 32" not in whole
+    assert "At 95 % each, `synthetic_a/mAP` can be told from `heldout_new/mAP`" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
