@@ -207,8 +207,8 @@ def describe_searches(table: Table, folder: Path) -> str:
         "fit's prediction interval. Above them a random order, its mean and the range of 95 %, and the simplest order, "
         "fewer instance norms first, whose direction trials before the table had shown. The first ones are those among "
         "the trained networks. The last column: places that both the search and the fit of the table call decided, of "
-        "the same sign and of the other. An image costs a super-network of four separate candidates several times what it "
-        "costs a child ([costs](search.md)).\n\n"
+        "the same sign and of the other. An image costs a super-network of four separate candidates several times what "
+        "it costs a child ([costs](search.md)).\n\n"
         f"{format_markdown(header, rows)}"
     )
 
