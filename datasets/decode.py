@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.images import ImageError, check_size, find_jpeg_size, read_rgb
+from utils.images import CorruptImageError, ImageError, check_size, find_jpeg_size, read_rgb
 
 try:
     from torchvision.io import decode_jpeg
@@ -22,10 +21,6 @@ except ImportError:  # a version that has given its decoders up
 warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
 _JPEG_START = b"\xff\xd8\xff"
-
-
-class CorruptImageError(UserError):
-    """An image file that is missing, unreadable, cut off, too large or no image; the message names the file."""
 
 
 def decode_image(path: str | Path) -> Tensor:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from datasets.decode import CorruptImageError, decode_image
-from utils.images import ImageError, check_size, find_jpeg_size
+from utils.images import CorruptImageError, ImageError, check_size, find_jpeg_size
 from utils.printable import make_printable
 from utils.work_share import WHOLE, WorkShare
 
@@ -59,6 +58,8 @@ def _find_fault(path: str, thorough: bool) -> str:
         return ""
     if suspicion == _NO_JPEG_END and _is_filled_up(path):
         return suspicion
+    from datasets.decode import decode_image  # PyTorch, which most data sets are checked without
+
     try:
         decode_image(path)
     except CorruptImageError as error:

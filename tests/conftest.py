@@ -13,6 +13,7 @@ from PIL import Image
 
 import run as run_module
 from main import main
+from tests.fork_server import ForkServer
 from utils.complexity import Complexity, compute_complexity
 
 torch.set_num_threads(1)
@@ -106,6 +107,14 @@ def run_main(market_root, tmp_path):
         return main(["--root", str(root), *settings, *map(str, words)])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Starts runs in processes of their own, without their half dozen seconds of imports."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

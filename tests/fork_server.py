@@ -123,6 +123,7 @@ if __name__ == "__main__":
 
     import main  # noqa: F401 - once, for all that are forked
     import run  # noqa: F401 - what main imports when it needs it
+    import search.ending  # noqa: F401 - what a search imports when it needs it
 
     torch.set_num_threads(1)
     serve()

@@ -30,13 +30,6 @@ SETTINGS = [
 EXACT = ("model", "optimizers", "schedulers", "scaler", "task", "progress")
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = ForkServer()
-    yield server
-    server.close()
-
-
 def words(name: str, root: Path, folder: Path) -> list[object]:
     return ["--root", root, "model.name", name, "data.save_dir", folder, *SETTINGS]
 

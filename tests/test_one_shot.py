@@ -13,7 +13,7 @@ from genotype import Genotype
 from search.decide_ranking import decide_by_ranking
 from search.ranking import Ranker
 from tests.conftest import SMALL, write_market_tree
-from tests.fork_server import ForkServer, wait_for_text
+from tests.fork_server import wait_for_text
 from tests.same import assert_same
 from tests.test_torchrun import start_two
 from utils.checkpoint import load_checkpoint
@@ -170,24 +170,21 @@ def test_checkpoint_of_another_method_or_other_candidates_is_refused(run, quick,
     assert "all candidates are equally probable, so no network follows" in capfd.readouterr().err
 
 
-def test_two_processes_rank_as_one_also_after_being_stopped(root, tmp_path):
+def test_two_processes_rank_as_one_also_after_being_stopped(server, root, tmp_path):
     """Each ranks every other part; one process computes anew what both had done before they were stopped."""
-    server, log, progress = ForkServer(), tmp_path / "log", tmp_path / "run" / "checkpoints" / "ranking_progress.npz"
+    log, progress = tmp_path / "log", tmp_path / "run" / "checkpoints" / "ranking_progress.npz"
     words = ["--root", root, "model.name", "osnet_nas", *SMALL, *UNIFORM, "nas.candidates", "shared", "data.save_dir",
              tmp_path / "run", "nas.sample_scope", "replica", "model.resume", "auto"]  # fmt: skip
-    try:
-        pids = start_two(server, words, log)
-        wait_for_text(log, "2 of 16 parts ranked", TIMEOUT_SEC)
-        os.kill(pids[1], signal.SIGTERM)
-        assert [server.wait(pid, TIMEOUT_SEC) for pid in pids] == [143, 143], log.read_text()
-        together = rewrite_progress(progress, left=(14, 15))
-        pids = start_two(server, words, log)
-        assert [server.wait(pid, TIMEOUT_SEC) for pid in pids] == [0, 0], log.read_text()
-        assert log.read_text().count("16 of 16 parts ranked") == 1
-        rewrite_progress(progress, left=(0, 1))
-        assert server.wait(server.start(words, log), TIMEOUT_SEC) == 0, log.read_text()
-    finally:
-        server.close()
+    pids = start_two(server, words, log)
+    wait_for_text(log, "2 of 16 parts ranked", TIMEOUT_SEC)
+    os.kill(pids[1], signal.SIGTERM)
+    assert [server.wait(pid, TIMEOUT_SEC) for pid in pids] == [143, 143], log.read_text()
+    together = rewrite_progress(progress, left=(14, 15))
+    pids = start_two(server, words, log)
+    assert [server.wait(pid, TIMEOUT_SEC) for pid in pids] == [0, 0], log.read_text()
+    assert log.read_text().count("16 of 16 parts ranked") == 1
+    rewrite_progress(progress, left=(0, 1))
+    assert server.wait(server.start(words, log), TIMEOUT_SEC) == 0, log.read_text()
     assert together.std(axis=1).max() > 0.01
     np.testing.assert_allclose(read_ranking(tmp_path / "run")["ap"][:512], together, rtol=0, atol=1e-6)
 

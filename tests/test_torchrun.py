@@ -31,13 +31,6 @@ SEARCH = ["model.name", "osnet_nas", *SETTINGS, "nas.mc_iter", "2", "train.fixba
 CHILD = ["model.name", "osnet_child", "model.genotype", "osnet_ain"]
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = ForkServer()
-    yield server
-    server.close()
-
-
 def find_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -24,7 +24,6 @@ from datasets.audit import (
     hash_contents,
 )
 from datasets.base import ReadOptions, Sample, Splits, check_protocol, count_identities
-from datasets.decode import CorruptImageError, decode_image
 from datasets.files import tell_read_errors
 from datasets.integrity import find_broken
 from datasets.layouts import format_layout
@@ -32,6 +31,7 @@ from datasets.synthetic import SyntheticSize, find_domain
 from tools.make_synthetic import SIZES, add_sizes, read_size
 from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
+from utils.images import CorruptImageError
 from utils.printable import make_printable
 from utils.thumbnails import shorten
 from utils.tool import tool
@@ -133,6 +133,8 @@ def _make_cell(sample: Sample, splits: Splits) -> Cell:
     camera = splits.names.camera(sample.camid)
     label = f"{splits.names.person(sample.pid)} {f'c{camera}' if camera.isdecimal() else camera}"
     label = shorten(label, _LABEL_LENGTH)
+    from datasets.decode import decode_image  # PyTorch, which the other checks do without
+
     try:
         pixels = decode_image(sample.path).permute(1, 2, 0).numpy()
     except CorruptImageError:

@@ -9,12 +9,18 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from utils.errors import UserError
+
 MAX_PIXELS = 89_478_485  # of one image, 256 MiB as RGB: where Pillow begins to warn
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15; the others are tables
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0 to RST7
 _PILLOW_ERRORS = (RuntimeError, OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
 _opening = threading.Lock()  # the list of filters is the whole process's
+
+
+class CorruptImageError(UserError):
+    """An image file that is missing, unreadable, cut off, too large or no image; the message names the file."""
 
 
 class ImageError(Exception):

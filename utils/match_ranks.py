@@ -5,18 +5,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # loading it takes seconds, which who only reads data sets is spared
+    from torch import Tensor
 
 JUNK_PID = -1
 NUM_SINGLE_SHOT_DRAWS = 10
 SORTED_PER_MATCH = 32  # candidates; sorting so many costs less than counting once over 16,000 images
 
-Labels = Tensor | np.ndarray | Sequence[int]
+Labels: TypeAlias = "Tensor | np.ndarray | Sequence[int]"
 
 
 class MatchRules:
@@ -201,5 +203,5 @@ class CameraTable:
 
 
 def _as_labels(labels: Labels) -> np.ndarray:
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)  # tensors may be on a GPU
     return values.astype(np.int64).reshape(-1)
