@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from engine.evaluator import Batches, Prepare
 from engine.pictures import WatchedRanking
-from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import make_folder, write_atomically
 from utils.label_names import LabelNames
 from utils.log import progress
 from utils.plots import draw_activation_maps, draw_cmc, draw_distances, save_figure
@@ -135,16 +134,3 @@ def write_maps(
         )
         figure = draw_activation_maps(images[part].transpose(0, 2, 3, 1), maps[part], captions[part], title)
         save_figure(figure, folder / f"sheet_{number + 1}.png")
-
-
-def make_folder(path: Path) -> Path:
-    """Makes a folder for pictures and returns it.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
-    return path

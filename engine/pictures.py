@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine.evaluator import Batches, EvaluationTarget, LabelArrays, Prepare
+from utils.files import make_folder
 from utils.histogram import DistanceHistogram
 from utils.label_names import LabelNames
 from utils.match_ranks import MatchRules
@@ -80,7 +81,7 @@ class Pictures:
             UserError: the folder cannot be written or an image not read.
         """
         # matplotlib takes a moment to load, which a run without pictures is spared
-        from engine.picture_files import make_folder, write_cmc, write_maps, write_ranking
+        from engine.picture_files import write_cmc, write_maps, write_ranking
 
         for name, watched in self.rankings.items():
             write_ranking(name, watched, folder)

@@ -45,12 +45,12 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     Raises:
         UserError: too few trainings to take folds and seeds out.
     """
-    last = list_by_architecture(table.observe(UNSEEN))
+    last = table.adjust(UNSEEN)
     final = {d: float(np.mean(scores)) for d, scores in last.items()}
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
-        unseen = list_by_architecture(table.observe(UNSEEN, budget))
+        unseen = table.adjust(UNSEEN, budget)
         repeated = [d for d in last if len(unseen.get(d, ())) == len(last[d]) > 1]
         losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
         found.append(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype
+from search.answer import list_digits
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.effects import predict
@@ -121,7 +122,8 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
             raise UserError(f"{path} has no ranking.npz")
         check_unseen(table, submission)
         found = Genotype.from_json(path / "genotype.json").found
-        if found.get("epochs", length := table.at()[0].of_epochs) != length:
+        length = table.at()[0].of_epochs
+        if found.get("epochs", length) != length:
             raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
         judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
         judgements.append(judgement)
@@ -148,9 +150,8 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
 
 def judge_fewest_norms(table: Table) -> Judgement:
     """Judges the simplest order of all: the fewer instance norms, the better, as trials before the table had it."""
-    genotypes = np.array(list(np.ndindex(*[NUM_CANDIDATES] * NUM_BLOCKS)))
-    num_norms = np.array(NUM_INS)[genotypes].sum(axis=1)
-    return judge_search(table, table.at(), UNSEEN, -num_norms.astype(float), "0" * NUM_BLOCKS)
+    num_norms = [sum(NUM_INS[int(k)] for k in digits) for digits in list_digits()]
+    return judge_search(table, table.at(), UNSEEN, -np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
 
 
 def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:

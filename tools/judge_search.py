@@ -31,17 +31,21 @@ from utils.log import format_table
 from utils.printable import make_printable
 from utils.tool import tool
 
+# how each of ``search.judge.Measures`` is written
+MEASURES = {"tau": ".2f", "top_tau": ".2f", "regret": ".1%", "regret_of_ten": ".1%", "percentile": ".0%"}
+
 
 def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
     """Sets the table and the lines below it."""
     rows, (low, high) = [], judgement.random_range
-    for label, name, spec in (
-        ("Kendall's tau-b", "tau", ".2f"),
-        ("tau-b within the best tenth", "top_tau", ".2f"),
-        (f"its first is behind the best, {metric}", "regret", ".1%"),
-        (f"best of its first {FIRST} is behind", "regret_of_ten", ".1%"),
-        ("its first is better than", "percentile", ".0%"),
-    ):
+    labels = (
+        "Kendall's tau-b",
+        "tau-b within the best tenth",
+        f"its first is behind the best, {metric}",
+        f"best of its first {FIRST} is behind",
+        "its first is better than",
+    )
+    for label, (name, spec) in zip(labels, MEASURES.items(), strict=True):
         value, expected, *ends = (getattr(m, name) for m in (judgement.search, judgement.random, low, high))
         search = judgement.tau if name == "tau" else Interval(value, math.nan, math.nan)
         cells = [format_interval(search, spec), format_interval(Interval(expected, *ends), spec)]

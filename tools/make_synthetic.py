@@ -24,6 +24,7 @@ from datasets.synthetic import SYNTHETIC_READERS, SyntheticSize, check_drawn, dr
 from datasets.synthetic_domains import DOMAINS
 from utils.contact_sheet import Cell, check_sheet_name, draw_contact_sheet, save_contact_sheet
 from utils.errors import UserError
+from utils.files import make_folder
 from utils.tool import tool
 
 MOST_WORKERS = 1024
@@ -83,18 +84,6 @@ def format_settings(size: SyntheticSize) -> str:
     return " ".join(f"synthetic.{name} {value}" for name, value in values.items())
 
 
-def make_root(root: Path) -> None:
-    """Makes the data sets' folder if it is missing.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {root}: {error.strerror or error}") from error
-
-
 def make_domain(domain: str, size: SyntheticSize, root: Path, workers: int) -> None:
     """Draws a domain unless it is there as it should be, and prints what was done.
 
@@ -130,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = read_size(given)
     if not 1 <= given.workers <= MOST_WORKERS or given.sheet_identities < 1:
         raise UserError(f"--workers must be 1 to {MOST_WORKERS:,} and --sheet-identities at least 1")
-    make_root(given.root)
+    make_folder(given.root)
     if given.sheet:
         check_sheet_name(given.sheet)
     with tell_read_errors(given.root):

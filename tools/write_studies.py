@@ -28,7 +28,7 @@ from search.study_searches import (
     study_searches,
 )
 from search.table import FOLDER, UNSEEN, Table
-from tools.judge_search import format_interval
+from tools.judge_search import MEASURES, format_interval
 from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
@@ -191,14 +191,15 @@ def describe_searches(table: Table, folder: Path) -> str:
     if not searches:
         return ""
     fewest = judge_fewest_norms(table)
-    rows = [(*format_random(fewest), "–"), (*format_single("fewest norms first", "–", fewest), "–")]
+    rows = [
+        ("a random order", "–", "–", *format_random(fewest), "–"),
+        ("fewest norms first", "–", "–", *format_single(fewest), "–"),
+    ]
     for s in searches:
-        passes, places = f"{s.image_passes:,.0f}", s.num_right + s.num_wrong
-        cells = format_single(f"`{s.method}`", passes, s.alone) if s.alone else (
-            f"`{s.method}`", str(s.tau.num), passes, format_mean(s.tau, ".2f"), format_mean(s.top_tau, ".2f"),
-            format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"), format_mean(s.percentile, ".0%"),
-        )  # fmt: skip
-        rows.append((*cells, f"{s.num_right} / {s.num_wrong}" if places else "–"))
+        means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
+        places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
+        measures = format_single(s.alone) if s.alone else means
+        rows.append((f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", *measures, places))
     header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first: behind the best",
               "best of its first ten: behind the best", "its answer better than", "places right / wrong")  # fmt: skip
     return (
@@ -213,26 +214,18 @@ def describe_searches(table: Table, folder: Path) -> str:
     )
 
 
-def format_random(judgement: Judgement) -> tuple[str, ...]:
-    """Sets the row of a random order."""
-    mean, (low, high) = judgement.random, judgement.random_range
-    cells = [
-        format_interval(Interval(*(getattr(m, name) for m in (mean, low, high))), spec)
-        for name, spec in (("tau", ".2f"), ("top_tau", ".2f"), ("regret", ".1%"), ("regret_of_ten", ".1%"),
-                           ("percentile", ".0%"))
-    ]  # fmt: skip
-    return "a random order", "–", "–", *cells
+def format_random(judgement: Judgement) -> list[str]:
+    """Writes the measures of a random order: mean and range."""
+    found = (judgement.random, *judgement.random_range)
+    return [format_interval(Interval(*(getattr(m, name) for m in found)), spec) for name, spec in MEASURES.items()]
 
 
-def format_single(name: str, passes: str, judgement: Judgement) -> tuple[str, ...]:
-    """Sets the row of a single order."""
-    found, answer = judgement.search, judgement.answer
-    better = format_interval(answer.percentile, ".0%") if answer else "–"
-    return (
-        name, "1" if passes != "–" else "–", passes, format_tau(judgement.tau),
-        format_tau(Interval(found.top_tau, math.nan, math.nan)),
-        f"{found.regret:.1%}", f"{found.regret_of_ten:.1%}", better,
-    )  # fmt: skip
+def format_single(judgement: Judgement) -> list[str]:
+    """Writes the measures of a single order, of its answer the share of networks that it is better than."""
+    unknown = Interval(math.nan, math.nan, math.nan)
+    found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
+    found |= {"tau": judgement.tau, "percentile": judgement.answer.percentile if judgement.answer else unknown}
+    return [format_interval(found[name], spec) for name, spec in MEASURES.items()]
 
 
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:

@@ -103,6 +103,19 @@ def check_place(path: Path) -> None:
         raise UserError(f"cannot write {path}: there is a pipe, device or socket of that name")
 
 
+def make_folder(path: Path) -> Path:
+    """Makes a folder, with those above it, unless it is there; returns it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    return path
+
+
 def name_unfinished(path: Path) -> Path:
     """Names a new file beside ``path`` that is to become it; the name says which process of which machine writes it."""
     return path.with_name(f".{path.name[:24]}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{_ENDING}")
