@@ -158,7 +158,10 @@ def run_command(
         text=True,
         errors="replace",
         env={**os.environ, **environment, LAUNCHER_VARIABLE: "1"},
-        start_new_session=True,  # a Ctrl-C at the terminal reaches it through the launcher, once
+        # a Ctrl-C at the terminal reaches it through the launcher, once; a new session would get a share of the
+        # processors of its own (Linux's autogroups), whatever ``nice`` the launcher runs under
+        process_group=0,
+        stdin=subprocess.DEVNULL,  # reading from the terminal would stop a group in its background for ever
     ) as process:
         if running is not None:
             running.add(process)
