@@ -8,7 +8,7 @@ demo: $(VENV)/run.txt  ## search, retrain and compare on drawn data; results in 
 	$(RUN) -m tools.demo
 
 test: $(VENV)/dev.txt  ## all tests, one process per core
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
 
 test-gpu: $(VENV)/dev.txt  ## what needs a GPU
 	$(RUN) -m pytest tests/gpu -rs

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import run as run_module
+from engine import footprint
 from main import main
 from tests.fork_server import ForkServer
 from utils.complexity import Complexity, compute_complexity
@@ -43,8 +44,10 @@ def _fresh_log():
 
 @pytest.fixture(autouse=True, scope="session")
 def _count_once():
-    """Lets runs count the multiply-adds of a network once that many of them build: it takes a second each time."""
+    """Lets runs count multiply-adds, and a step's memory, once for each network that many build: seconds each time."""
     counted: dict[str, Complexity] = {}
+    measured: dict[str, footprint.Footprint] = {}
+    measure_footprint = footprint.measure_footprint
 
     def count(model, *inputs):
         key = f"{model} {inputs}"
@@ -52,8 +55,17 @@ def _count_once():
             counted[key] = compute_complexity(model, *inputs)
         return counted[key]
 
+    def measure(step, *size):
+        recomputing = [getattr(module, "recomputes", None) for module in step.model.modules()]
+        weights = [(p.device, p.dtype, p.stride(), p.requires_grad) for p in step.model.parameters()]
+        key = f"{step.model} {recomputing} {weights} {type(step.task)} {step.amp} {size}"
+        if key not in measured:
+            measured[key] = measure_footprint(step, *size)
+        return measured[key]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "compute_complexity", count)
+        patch.setattr(footprint, "measure_footprint", measure)
         yield
 
 

@@ -130,7 +130,7 @@ def compute_alternating(runtime: Runtime, last: str) -> dict[str, Any]:
 
 
 def compute_parts(runtime: Runtime, setting: str) -> dict[str, Any]:
-    """Takes three of the run's own steps in parts of four images, a sample for each part.
+    """Takes two of the run's own steps in parts of four images, a sample for each part.
 
     At a rate so low that rounding does not grow: a drawn network multiplies it 50-fold at each larger step.
     """
@@ -147,7 +147,7 @@ def compute_parts(runtime: Runtime, setting: str) -> dict[str, Any]:
     data: Any = SimpleNamespace(preparer=lambda batch, device: batch.images)
     step = build_step(cfg, runtime, data, network)
     step.open_layers(None)
-    for _ in range(3):
+    for _ in range(2):
         images, labels = take_share(runtime, *draw_batch(16, 64, 32))
         loss = step.run(SimpleNamespace(images=images, pids=labels), Stopwatch()).loss
     losses = runtime.gather(loss)

@@ -25,7 +25,7 @@ SETTINGS = [
     "model.width", "0.25", "data.height", "32", "data.width", "16", "data.workers", "0", "train.batch_size", "18",
     "train.max_epoch", "2", "test.batch_size", "16", "test.ranks", "[1, 5]", "test.eval_freq", "1",
     "data.transforms", "['random_flip', 'color_jitter']", "train.lr_scheduler", "cosine", "train.optim", "amsgrad",
-    "train.save_every_min", "0.000001", "model.resume", "auto",
+    "train.save_every_min", "0.000001", "model.resume", "auto", "nas.candidates", "shared",
 ]  # fmt: skip
 EXACT = ("model", "optimizers", "schedulers", "scaler", "task", "progress")
 

@@ -19,6 +19,8 @@ from tests.same import assert_same
 from utils import checkpoint
 from utils.checkpoint import load_checkpoint
 
+SHARED = ["nas.candidates", "shared"]  # a third of the time, where a search's candidates are not what is tested
+
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
@@ -99,7 +101,10 @@ def test_named_genotype_brings_its_stem_norm(run_main, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
-@pytest.mark.parametrize("extra", [[], ["train.optim", "sgd", "nas.mc_iter", 2, "data.transforms", "['random_flip']"]])
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["train.optim", "sgd", "nas.mc_iter", 2, "nas.candidates", "shared", "data.transforms", "['random_flip']"]],
+)
 def test_two_and_two_epochs_are_four(run_main, tmp_path, monkeypatch, name, extra):
     words = ["train.max_epoch", 4, "train.batch_size", 18, "train.lr_scheduler", "cosine", *extra]
     assert run_main(*words, name=name, save_dir=tmp_path / "whole") == 0
@@ -129,13 +134,13 @@ def uninterrupted(market_root, tmp_path_factory):
     """Runs a network's training with small settings, once; returns its last checkpoint."""
     ends = {}
 
-    def run(name):
-        if name not in ends:
+    def run(name, *more):
+        if (name, *more) not in ends:
             folder = tmp_path_factory.mktemp(name)
-            words = ["--root", market_root, "model.name", name, "data.save_dir", folder, *SMALL]
+            words = ["--root", market_root, "model.name", name, "data.save_dir", folder, *SMALL, *more]
             assert main([str(word) for word in words]) == 0
-            ends[name] = load_checkpoint(folder / "checkpoints" / "last.pt")
-        return ends[name]
+            ends[name, *more] = load_checkpoint(folder / "checkpoints" / "last.pt")
+        return ends[name, *more]
 
     return run
 
@@ -146,7 +151,8 @@ def uninterrupted(market_root, tmp_path_factory):
 def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(
     run_main, uninterrupted, tmp_path, monkeypatch, capfd, number, name
 ):
-    whole = uninterrupted(name)
+    more = [] if number == signal.SIGTERM else SHARED
+    whole = uninterrupted(name, *more)
     capfd.readouterr()
     learn, count = trainer_module.Trainer._learn, [0]
 
@@ -159,7 +165,7 @@ def test_signal_in_mid_epoch_saves_and_the_run_continues_exactly(
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module.Trainer, "_learn", signalled_step)
         codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
-        assert run_main(name=name, save_dir=tmp_path / "parts") == codes[number]
+        assert run_main(*more, name=name, save_dir=tmp_path / "parts") == codes[number]
     (told,) = re.findall(r"; continue with: python main\.py (.*)", capfd.readouterr().out)
     assert told.endswith(" model.resume auto")
     progress = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")["progress"]
@@ -356,16 +362,17 @@ def test_several_targets_are_all_scored(run_main, market_root, own_market_root, 
     [
         ["loss.name", "triplet", "sampler.train_sampler", "RandomIdentitySampler"],
         ["loss.name", "triplet", "loss.triplet.weight_x", 1.0, "sampler.train_sampler", "RandomIdentitySampler"],
-        ["train.fixbase_epoch", 1],
+        ["train.fixbase_epoch", 1, "train.max_epoch", 2],
         ["train.staged_lr", True, "train.optim", "radam"],
         ["train.amp", "bf16", "train.clip_grad_norm", 1.0],
         ["train.channels_last", False, "train.optim", "rmsprop"],
-        ["nas.sample_scope", "replica", "data.combineall", True],
+        ["nas.sample_scope", "replica", "nas.candidates", "separate", "data.combineall", True],
     ],
 )
 @pytest.mark.parametrize("name", ["osnet_child", "osnet_nas"])
 def test_settings_run(run_main, tmp_path, name, words):
-    assert run_main(*words, "sampler.num_instances", 3, name=name) == 0
+    quick = [*SHARED, "train.max_epoch", 1] if name == "osnet_nas" else []
+    assert run_main(*quick, "sampler.num_instances", 3, *words, name=name) == 0
     assert (tmp_path / "run" / "metrics.json").exists()
 
 

@@ -203,7 +203,8 @@ def rewrite_progress(path, left):
 @pytest.mark.usefixtures("undrawn")
 def test_alphas_taught_by_held_out_cameras_continue_where_they_were(run_main, root, tmp_path):
     """Their optimiser has no schedule of its own, which a checkpoint's reader must know."""
-    words = ["nas.alpha_data", "held_out", "nas.held_out", "cameras", "nas.num_folds", 2, "model.resume", "auto"]
+    words = ["nas.candidates", "shared", "nas.alpha_data", "held_out", "nas.held_out", "cameras", "nas.num_folds", 2,
+             "model.resume", "auto"]  # fmt: skip
     assert run_main(*words, root=root, name="osnet_nas") == 0
     before = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert run_main(*words, root=root, name="osnet_nas") == 0

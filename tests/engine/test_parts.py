@@ -119,7 +119,7 @@ def run_replicas(model, task, loss, batch, amp, scaler):
 
 CASES = {
     # a drawn network grows rounding 50-fold a step: each step starts where the replicas stand
-    "paper": {"kind": "supernet", "scope": "global", "num_steps": 3},
+    "paper": {"kind": "supernet", "scope": "global", "num_steps": 2},
     "global": {"scope": "global", "num_steps": 20},
     "a sample each": {"scope": "replica", "num_steps": 20},
     "uniform": {"method": "uniform", "scope": "replica", "num_steps": 20},
