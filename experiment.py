@@ -37,11 +37,16 @@ def hash_settings(settings: Mapping[str, Any], apart: Collection[str], beside: M
         apart: Keys that do not enter.
         beside: What else enters, by names that are no keys.
     """
-    counting = {k: v for k, v in settings.items() if k not in FREE_KEYS and k not in apart}
-    document = {k: v for k, v in counting.items() if k not in KEYS or v != KEYS[k].default} | dict(beside or {})
+    document = list_changed(settings, apart) | dict(beside or {})
     if "model.load_weights" in document:
         document["model.load_weights"] = _hash_file(document["model.load_weights"])
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def list_changed(settings: Mapping[str, Any], apart: Collection[str]) -> dict[str, Any]:
+    """Lists the settings that change what is computed and are not at their defaults, but for the keys in ``apart``."""
+    counting = {k: v for k, v in settings.items() if k not in FREE_KEYS and k not in apart}
+    return {k: v for k, v in counting.items() if k not in KEYS or v != KEYS[k].default}
 
 
 def _hash_file(path: str) -> str:

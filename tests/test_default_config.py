@@ -58,14 +58,14 @@ def test_shipped_config_loads(file):
 @pytest.mark.parametrize(
     "changed", [{}, {"nas.method": "uniform"}, {"nas.candidates": "shared"}, {"nas.alpha_data": "held_out"}]
 )
-def test_shipped_search_is_at_its_tables_setting(changed):
-    table = ROOT / "tables" / "synthetic_a_x0_25.recipe.yaml"
+@pytest.mark.parametrize("name", [p.name.removesuffix(".search.yaml") for p in ROOT.glob("tables/*.search.yaml")])
+def test_shipped_search_is_at_its_tables_setting(name, changed):
     recipe, search = (
-        flatten(load_config([path], settings))
-        for path, settings in ((table, {}), (table.with_name("synthetic_a_x0_25.search.yaml"), changed))
+        flatten(load_config([ROOT / "tables" / f"{name}.{part}.yaml"], settings))
+        for part, settings in (("recipe", {}), ("search", changed))
     )
     shared = {"model.width", "nas.held_out", "nas.num_folds", "data.sources", "data.height", "data.width",
-              "data.transforms", "train.max_epoch", "train.batch_size", "train.optim", "train.lr",
+              "data.transforms", "data.max_train_ids", "train.max_epoch", "train.batch_size", "train.optim", "train.lr",
               *(key for key in recipe if key.startswith("synthetic."))}  # fmt: skip
     assert {key: search[key] for key in shared} == {key: recipe[key] for key in shared}
     assert search["model.name"] == "osnet_nas"

@@ -18,16 +18,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from default_config import load_config, parse_pairs
+from default_config import flatten, load_config, parse_pairs
 from engine.interrupt import Interrupted, StopRequest
 from engine.metrics import read_metrics
+from experiment import list_changed
 from genotype import NAMED_STEM_NORMS, NUM_GENOTYPES, Genotype, is_digits
 from search.answer import list_digits
-from search.compare import Interval, estimate, estimate_difference
+from search.compare import ABOUT_RANDOM_MEAN, RANDOM, Comparison, Scores, compare, list_comparison, list_targets
 from search.launcher import LocalLauncher
 from search.trials import MAIN, describe_outcome
 from tools.complexity import build_child_of
@@ -41,7 +43,7 @@ from utils.plots import COLOURS, save_figure
 from utils.tool import tool
 
 _OWN_SETTINGS = {"model.genotype", "train.seed", "model.resume", "data.save_dir"}
-Scores = dict[str, dict[int, dict[str, float]]]  # of each network, by seed, mAP on each target
+COMPARISON_NAME = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def read_networks(words: Sequence[str], seed: int) -> list[Network]:
 def _describe_found(genotype: Genotype) -> Network:
     """Names a search's network by the method; what a file says beside the genotype may be anything."""
     method, costs = genotype.found.get("method"), genotype.found.get("costs")
-    label = method if isinstance(method, str) and re.fullmatch(r"\w{1,40}", method) else "found"
+    named = isinstance(method, str) and re.fullmatch(r"\w{1,40}", method) and method != RANDOM.strip()
+    label = method if named else "found"
     cost = costs.get("image_passes") if isinstance(costs, Mapping) else None
     return Network(f"{label} {genotype.digits}", genotype.digits, cost if isinstance(cost, int | float) else None)
 
@@ -94,7 +97,7 @@ def _draw(text: str, seed: int) -> list[Network]:
         raise UserError(f"--genotypes random:{text}: expected a number from 1 to {NUM_GENOTYPES}, such as random:8")
     generator, names = random.Random(seed), list_digits()
     order = sorted(range(NUM_GENOTYPES), key=lambda i: (generator.random(), i))
-    return [Network(f"random {names[i]}", names[i]) for i in order[: int(text)]]
+    return [Network(f"{RANDOM}{names[i]}", names[i]) for i in order[: int(text)]]
 
 
 def train_all(
@@ -121,53 +124,60 @@ def find_run(folder: Path, network: Network, seed: int) -> Path:
     return folder / f"{network.label.replace(' ', '-')}-seed{seed}"
 
 
-def read_scores(networks: Sequence[Network], seeds: Sequence[int], folder: Path) -> Scores:
+def read_scores(
+    networks: Sequence[Network], seeds: Sequence[int], folder: Path, recipe: Path, pairs: Mapping[str, Any]
+) -> Scores:
     """Reads the finished trainings' mAP.
 
+    Args:
+        networks: The compared.
+        seeds: Of each.
+        folder: That holds the trainings' folders.
+        recipe: Config file of the trainings.
+        pairs: Settings beside it, by full key.
+
     Raises:
-        UserError: none is finished, or one network's trainings are not repeats of each other.
+        UserError: none is finished, one was trained by other settings, or one network's are not of the same images.
     """
-    scores: Scores = {network.label: {} for network in networks}
+    scores: dict[str, dict[int, dict[str, float]]] = {network.label: {} for network in networks}
     for network in networks:
         experiments = set()
+        wanted = flatten(load_config([recipe], {**pairs, "model.genotype": network.choice}))  # which may imply more
         for seed in seeds:
             path = find_run(folder, network, seed) / "metrics.json"
             if path.is_file():
+                check_settings(path.parent, wanted)
                 metrics = read_metrics(path)
                 experiments.add(metrics["experiment"])
                 scores[network.label][seed] = {name: target["mAP"] for name, target in metrics["targets"].items()}
         if len(experiments) > 1:
-            raise UserError(f"the trainings of {network.label} in {folder} are not of the same settings and data; "
+            raise UserError(f"the trainings of {network.label} in {folder} are not of the same images; "
                             "give the new ones another --folder")  # fmt: skip
     if not any(scores.values()):
         raise UserError(f"no training in {folder} is finished; see the messages above")
     return scores
 
 
-def compare(scores: Scores, target: str) -> dict[str, tuple[Interval | None, Interval | None]]:
-    """Returns each network's mean on a target and its difference to the first network's, None where there is none."""
-    by_seed = {label: {s: v[target] for s, v in runs.items() if target in v} for label, runs in scores.items()}
-    reference = next(iter(by_seed.values()))
-    return {
-        label: (estimate(list(v.values())) if v else None, estimate_difference(v, reference) if v else None)
-        for label, v in by_seed.items()
-    }
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises UserError where a finished training was not made by these settings, by full key."""
+    trained = list_changed(flatten(load_config([folder / "config.yaml"], {})), _OWN_SETTINGS)
+    wanted = list_changed(settings, _OWN_SETTINGS)
+    if other := sorted(key for key in trained.keys() | wanted.keys() if trained.get(key) != wanted.get(key)):
+        raise UserError(f"{folder} was trained with other settings ({', '.join(other[:5])}); "
+                        "give the new trainings another --folder")  # fmt: skip
 
 
 def format_comparison(scores: Scores, costs: Mapping[str, Sequence[str]]) -> str:
     """Sets the tables: one per target, then one of costs."""
-    targets = list(dict.fromkeys(t for runs in scores.values() for values in runs.values() for t in values))
-    first = next(iter(scores))
-    parts = []
-    for target in targets:
-        rows = []
-        for label, (mean, difference) in compare(scores, target).items():
-            gap = "" if label == first or difference is None else difference.format("+.1%")
-            rows.append((label, "–" if mean is None else mean.format(), gap, 0 if mean is None else mean.num))
-        parts.append(format_table((target, "mAP", f"above {first}", "seeds"), rows))
+    above = f"above {next(iter(scores))}"
+    parts = [
+        format_table((target, "mAP", above, "seeds"), list_comparison(scores, target))
+        for target in list_targets(scores)
+    ]
     header = ("network", "parameters", "multiply-adds M", "ms per image", "search's image passes")
     parts.append(format_table(header, [(label, *cells) for label, cells in costs.items()]))
-    return "\n\n".join(parts) + "\n\n±: 95 % intervals by Student's t over the seeds; differences are paired by seed"
+    note = f"±: 95 % intervals by Student's t over the seeds; differences are paired by seed. {ABOUT_RANDOM_MEAN}"
+    return "\n\n".join(parts) + f"\n\n{note}"
 
 
 def measure_costs(networks: Sequence[Network], width: float, height: int, width_px: int) -> dict[str, list[str]]:
@@ -187,7 +197,7 @@ def measure_costs(networks: Sequence[Network], width: float, height: int, width_
 
 def draw_comparison(scores: Scores) -> Figure:
     """Draws every network's mean and interval on every target."""
-    targets = list(dict.fromkeys(t for runs in scores.values() for values in runs.values() for t in values))
+    targets = list_targets(scores)
     figure = Figure(figsize=(max(6.0, 1.5 + 1.1 * len(targets)), 4.2), layout="constrained")
     axes = figure.add_subplot()
     for i, label in enumerate(scores):
@@ -220,11 +230,12 @@ def run(arguments: argparse.Namespace) -> None:
         )
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     train_all(networks, seeds, arguments.folder, arguments.config_file, settings, arguments.jobs)
-    scores = read_scores(networks, seeds, arguments.folder)
+    scores = read_scores(networks, seeds, arguments.folder, arguments.config_file, pairs)
     text = format_comparison(scores, measure_costs(networks, cfg.model.width, cfg.data.height, cfg.data.width))
     write_atomically(arguments.folder / "comparison.txt", text + "\n")
+    Comparison(list_changed(flatten(cfg), _OWN_SETTINGS), scores).write(arguments.folder / COMPARISON_NAME)
     save_figure(draw_comparison(scores), arguments.folder / "comparison.png")
-    print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt and comparison.png")
+    print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt, comparison.png and {COMPARISON_NAME}")
 
 
 @tool("compare_genotypes")

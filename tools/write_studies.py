@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_targets
 from search.compare import Interval as Mean
 from search.effects import EffectsFit
 from search.judge import Interval, Judgement, compare_orders, estimate_tau
@@ -43,10 +44,10 @@ INTRODUCTION = """\
 python -m tools.write_studies
 ```
 
-This page is generated, from nothing but the rows of the [tables](../tables/README.md) and the searches stored beside
-them. Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated), with the 95 % interval of a
-bootstrap over architectures. The estimated parts of fold and seed are subtracted from all scores first; the intervals
-take these parts as known.
+This page is generated, from nothing but what lies in [tables](../tables/README.md): their rows, and the searches and
+comparisons beside them. Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated), with the
+95 % interval of a bootstrap over architectures. The estimated parts of fold and seed are subtracted from all scores
+first; the intervals take these parts as known.
 """
 
 
@@ -54,7 +55,7 @@ def write_page(folder: Path) -> None:
     """Writes the page and its pictures into a folder.
 
     Raises:
-        UserError: a table is damaged, or the folder cannot be written.
+        UserError: a table or a comparison is damaged, or the folder cannot be written.
     """
     parts = [INTRODUCTION]
     for path in sorted(FOLDER.glob("*.jsonl")):
@@ -68,6 +69,9 @@ def write_page(folder: Path) -> None:
             save_figure(draw_effects(fits), folder / name_picture(table))
         else:
             parts.append("Too few trainings so far to take folds and seeds out of their scores: nothing is said yet.\n")
+    comparisons = {path.stem: Comparison.read(path) for path in sorted((FOLDER / "comparisons").glob("*.json"))}
+    if comparisons:
+        parts.append(describe_comparisons(comparisons))
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
 
 
@@ -212,6 +216,23 @@ def describe_searches(table: Table, folder: Path) -> str:
         "it costs a child ([costs](search.md)).\n\n"
         f"{format_markdown(header, rows)}"
     )
+
+
+def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
+    """Study 5: networks that were found, retrained beside published and random ones."""
+    parts = [
+        "## Found against published\n\nNetworks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± "
+        "95 % over the seeds (Student's t), and differences to the first network, paired by seed. "
+        f"{ABOUT_RANDOM_MEAN}\n"
+    ]
+    for name, comparison in comparisons.items():
+        above = f"above {next(iter(comparison.scores))}"
+        settings = ", ".join(f"`{key} {value}`" for key, value in sorted(comparison.settings.items()))
+        parts.append(f"### {name}\n\nAll settings that are not at their defaults: {settings}.\n")
+        for target in list_targets(comparison.scores):
+            rows = list_comparison(comparison.scores, target)
+            parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
+    return "\n".join(parts)
 
 
 def format_random(judgement: Judgement) -> list[str]:

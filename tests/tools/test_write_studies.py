@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from search.compare import Comparison
 from search.table import append_rows
 from tests.search.test_studies import UNSEEN, simulate
 from tests.search.test_study_searches import TRUTH, write_search
@@ -28,10 +31,18 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     for seed in (1, 2):
         write_search(tmp_path / "searches" / "whole" / f"gumbel-seed{seed}", TRUTH)
     write_search(tmp_path / "searches" / "whole" / "once-seed1", TRUTH)
+    settings = {"data.sources": ["market1501"], "data.max_train_ids": 280}
+    scores = {"design 012330": {1: {"cuhk01": 0.25}, 2: {"cuhk01": 0.25}}, "osnet": {1: {"cuhk01": 0.125}}}
+    (tmp_path / "comparisons").mkdir()
+    Comparison(settings, scores).write(tmp_path / "comparisons" / "city.json")
     (tmp_path / "out").mkdir()
     assert main(["--folder", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "studies.md").read_text()
-    small, whole = text.split("## small")[1].split("## whole")
+    tables, compared = text.split("## Found against published")
+    small, whole = tables.split("## small")[1].split("## whole")
+    assert "not at their defaults: `data.max_train_ids 280`, `data.sources ['market1501']`." in compared
+    assert "| mAP on cuhk01 | mean | above design 012330 | seeds |" in compared
+    assert "| design 012330 | 25.0% ± 0.0% |  | 2 |\n| osnet | 12.5% | -12.5% | 1 |" in compared
     assert "nothing is said yet" in small and "###" not in small
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in whole
     assert "| 40 | 4,000 | – | " in whole
@@ -45,8 +56,10 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "studies_small.png").exists()
 
 
-def test_damaged_table_is_one_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "broken.jsonl").write_text("{")
+@pytest.mark.parametrize("name", ["broken.jsonl", "comparisons/broken.json"])
+def test_damaged_table_or_comparison_is_one_line(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / "comparisons").mkdir()
+    (tmp_path / name).write_text("{")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert main(["--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
