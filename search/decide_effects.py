@@ -41,9 +41,9 @@ def log_fit(fit: EffectsFit) -> None:
     logger.info("effect on held-out mAP, with 95 %% intervals:\n%s",
                 format_table(("block", *CANDIDATE_NAMES, "", "p"), rows))  # fmt: skip
     logger.info(
-        "left-out architectures are predicted with Kendall's tau %.2f, error %.1f%% mAP (model: %s); scores scatter by "
-        "%.1f%% around the candidates' means%s",
-        fit.left_out_tau, 100 * fit.left_out_error, fit.model, 100 * fit.residual_sd,
+        "left-out architectures are predicted with Kendall's tau %.2f, error %.1f%% mAP; scores scatter by %.1f%% "
+        "around the candidates' means%s",
+        fit.left_out_tau, 100 * fit.left_out_error, 100 * fit.residual_sd,
         "" if fit.lack_of_fit is None else f"; test for interactions p = {fit.lack_of_fit:.3f}",
     )  # fmt: skip
 
@@ -112,7 +112,6 @@ def make_answer(
         details={
             "left_out_tau": fit.left_out_tau,
             "left_out_error": fit.left_out_error,
-            "model": fit.model,
             "lack_of_fit_p": fit.lack_of_fit,
             "p_values": [block.p_values.tolist() for block in fit.blocks],
             "confirmed": list(confirmed),

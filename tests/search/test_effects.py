@@ -7,8 +7,8 @@ from scipy import stats
 
 from search import effects as module
 from search.arrays import plan_runs
-from search.effects import adjust_holm, choose_model, code_model, fit_effects
-from search.trainings import Observation, Trainings, code_candidates, collect_trainings, make_whitening
+from search.effects import adjust_holm, average_effects, code_terms, fit_effects, predict
+from search.trainings import Observation, code_candidates, collect_trainings, make_whitening
 from utils.errors import UserError
 
 EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
@@ -98,7 +98,7 @@ def test_intervals_cover_where_candidates_interact_and_some_architectures_are_re
         if seed % 2:
             continue
         data = collect_trainings(observations)
-        _, low, high, _ = module._predict_all(choose_model(data), data)
+        _, low, high, _ = module._predict_all(data)
         scores = truth + generator.normal(0, 0.2, 4096)
         predicted.append(np.mean((low <= scores) & (scores <= high)))
     assert 0.92 <= np.mean(covered) <= 0.98  # 0.86 with repeats taken for other architectures
@@ -143,32 +143,53 @@ def test_undecided_block_keeps_the_simplest_that_is_not_worse():
     assert not blocks[1].is_decided
 
 
-def test_counts_are_chosen_where_many_hurt():
-    generator = np.random.default_rng(3)
-    counts = ((EVERYTHING & 1) + (EVERYTHING >> 1)).sum(axis=1)
-    fit = fit_effects(observe(plan_runs(64, 1), -((counts - 3.0) ** 2), 0.5, generator))
-    assert fit.model == "bits and counts"
-    assert abs(counts[fit.predictions.argmax()] - 3) <= 1
-    assert fit.left_out_tau > 0.8
+def test_terms_are_centred_over_all_architectures_and_orthogonal():
+    terms = code_terms(EVERYTHING)
+    assert np.abs(terms.mean(axis=0)).max() < 1e-12
+    assert terms.T @ terms / 4096 == pytest.approx(np.eye(18) / 4)
 
 
-def test_model_terms_are_centred_over_all_architectures():
-    for name in module.MODELS:
-        assert np.abs(code_model(name, EVERYTHING).mean(axis=0)).max() < 1e-12
+def test_average_is_that_of_the_scores_own_likelihood():
+    """By the scores' marginal distribution in place of penalties: weights, effects, noise, all from the definition."""
+    generator = np.random.default_rng(12)
+    data = collect_trainings(observe(plan_runs(32, 5), add_up(generator.normal(0, 0.4, (6, 4))), 0.7, generator))
+    fixed, terms, scores = data.nuisance, code_terms(data.genotypes), data.scores
+    degrees = 1 / (1 + np.exp(-module.LOGITS))
+    prior = degrees * (1 - degrees) * np.gradient(module.LOGITS)
+    prior = np.append(prior / prior.sum(), 1)
+    variances = np.append((1 - degrees) / degrees / 8, 0)  # 32 runs: 8 is the information on an effect
+    df, weights, effects, noises = 32 - fixed.shape[1], [], [], []
+    for chosen in np.ndindex(5, 5, 6):
+        own = np.repeat(variances[list(chosen)], 6)
+        inverse = np.linalg.inv(np.eye(32) + terms @ np.diag(own) @ terms.T)
+        information = fixed.T @ inverse @ fixed
+        rest = scores - fixed @ np.linalg.solve(information, fixed.T @ inverse @ scores)
+        noises.append(rest @ inverse @ rest / df)
+        logs = np.linalg.slogdet(inverse)[1] - np.linalg.slogdet(information)[1] - df * np.log(noises[-1])
+        weights.append(np.exp(logs / 2) * prior[list(chosen)].prod())
+        effects.append(own * (terms.T @ inverse @ rest))
+    weights = np.array(weights) / np.sum(weights)
+    found = average_effects(data)
+    assert found.df == df == 27
+    assert found.noise == pytest.approx(weights @ noises, rel=1e-6)
+    assert found.params[5:] == pytest.approx(weights @ np.array(effects), abs=1e-6)
 
 
-def test_leave_one_out_is_what_refitting_gives():
-    generator = np.random.default_rng(4)
-    genotypes = generator.integers(0, 4, (40, 6))
-    genotypes[5] = genotypes[6] = genotypes[7]  # repeated: left out together
-    design = np.hstack([np.ones((40, 1)), code_model("bits", genotypes)])
-    scores = generator.normal(size=40)
-    quick = module._leave_one_out_residuals(design, scores, genotypes)
-    for row in (0, 5, 7, 20):
-        rest = ~(genotypes == genotypes[row]).all(axis=1)
-        params = np.linalg.lstsq(design[rest], scores[rest], rcond=None)[0]
-        assert quick[row] == pytest.approx(scores[row] - design[row] @ params)
-    assert choose_model(Trainings(genotypes, np.ones((40, 1)), scores, np.eye(40))) == "bits"
+@pytest.mark.parametrize("kind", ["outside alone", "each candidate for itself"])
+def test_predictions_are_better_than_least_squares(kind):
+    """Where one kind of effects is larger than the others by far; where all are alike they are little worse."""
+    generator = np.random.default_rng(13)
+    taus = []
+    for seed in range(30):
+        worth = generator.normal(0, 0.5, (6, 4))
+        truth = add_up(worth[:, [0, 0, 1, 1]] if kind == "outside alone" else worth)
+        observations = observe(plan_runs(32, seed), truth, 1.0, generator)
+        data = collect_trainings(observations)
+        scores, design = data.whiten(code_terms(data.genotypes))
+        plain = code_terms(EVERYTHING) @ np.linalg.lstsq(design, scores, rcond=None)[0][-18:]
+        taus.append([stats.kendalltau(p, truth).statistic for p in (predict(observations, EVERYTHING), plain)])
+    better = np.subtract(*np.transpose(taus)).mean()
+    assert better > (0.1 if kind == "outside alone" else -0.06), better
 
 
 def test_lack_of_fit_shows_where_trainings_were_repeated():
@@ -187,7 +208,7 @@ def test_set_of_the_not_worse_holds_the_best_as_often_as_it_says():
     for seed in range(60):
         truth = add_up(generator.normal(0, 0.6, (6, 4)))
         observations = observe(plan_runs(32, seed), truth, 0.7, generator)
-        *_, not_worse = module._predict_all("candidates", collect_trainings(observations))
+        *_, not_worse = module._predict_all(collect_trainings(observations))
         held += int(truth.argmax()) in not_worse
     assert held >= 52  # of 60: 95 % less twice the standard error
 

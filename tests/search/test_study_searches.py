@@ -160,7 +160,7 @@ def test_fits_that_few_draws_can_make_are_not_studied():
 
 def test_designs():
     assert study_designs(simulate(), 40) is None  # 40 networks: too few to judge by
-    table = simulate(0.02, early_noise=0.5, num_extra=40)
+    table = simulate(0.02, early_noise=2.0, num_extra=40)
     late, early = study_designs(table, 40), study_designs(table, 10)
     assert late.tau.value > 0.5 and late.percentile.value > 0.8
     assert abs(early.tau.value) < 0.3 and early.regret.value > late.regret.value
