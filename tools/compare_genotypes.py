@@ -124,10 +124,10 @@ def find_run(folder: Path, network: Network, seed: int) -> Path:
     return folder / f"{network.label.replace(' ', '-')}-seed{seed}"
 
 
-def read_scores(
+def check_finished(
     networks: Sequence[Network], seeds: Sequence[int], folder: Path, recipe: Path, pairs: Mapping[str, Any]
-) -> Scores:
-    """Reads the finished trainings' mAP.
+) -> None:
+    """Checks that what is finished was trained as the rest will be.
 
     Args:
         networks: The compared.
@@ -137,16 +137,32 @@ def read_scores(
         pairs: Settings beside it, by full key.
 
     Raises:
-        UserError: none is finished, one was trained by other settings, or one network's are not of the same images.
+        UserError: one was trained with other settings.
+    """
+    for network in networks:
+        settings = flatten(load_config([recipe], {**pairs, "model.genotype": network.choice}))  # which may imply more
+        wanted = list_changed(settings, _OWN_SETTINGS)
+        for run in (find_run(folder, network, seed) for seed in seeds):
+            if (run / "metrics.json").is_file():
+                trained = list_changed(flatten(load_config([run / "config.yaml"], {})), _OWN_SETTINGS)
+                other = sorted(key for key in trained.keys() | wanted.keys() if trained.get(key) != wanted.get(key))
+                if other:
+                    raise UserError(f"{run} was trained with other settings ({', '.join(other[:5])}); "
+                                    "give the new trainings another --folder")  # fmt: skip
+
+
+def read_scores(networks: Sequence[Network], seeds: Sequence[int], folder: Path) -> Scores:
+    """Reads the finished trainings' mAP.
+
+    Raises:
+        UserError: none is finished, or one network's trainings are not of the same images.
     """
     scores: dict[str, dict[int, dict[str, float]]] = {network.label: {} for network in networks}
     for network in networks:
         experiments = set()
-        wanted = flatten(load_config([recipe], {**pairs, "model.genotype": network.choice}))  # which may imply more
         for seed in seeds:
             path = find_run(folder, network, seed) / "metrics.json"
             if path.is_file():
-                check_settings(path.parent, wanted)
                 metrics = read_metrics(path)
                 experiments.add(metrics["experiment"])
                 scores[network.label][seed] = {name: target["mAP"] for name, target in metrics["targets"].items()}
@@ -156,15 +172,6 @@ def read_scores(
     if not any(scores.values()):
         raise UserError(f"no training in {folder} is finished; see the messages above")
     return scores
-
-
-def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raises UserError where a finished training was not made by these settings, by full key."""
-    trained = list_changed(flatten(load_config([folder / "config.yaml"], {})), _OWN_SETTINGS)
-    wanted = list_changed(settings, _OWN_SETTINGS)
-    if other := sorted(key for key in trained.keys() | wanted.keys() if trained.get(key) != wanted.get(key)):
-        raise UserError(f"{folder} was trained with other settings ({', '.join(other[:5])}); "
-                        "give the new trainings another --folder")  # fmt: skip
 
 
 def format_comparison(scores: Scores, costs: Mapping[str, Sequence[str]]) -> str:
@@ -229,8 +236,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.config_file} is a search's config; name one that trains a child, such as child.yaml"
         )
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    check_finished(networks, seeds, arguments.folder, arguments.config_file, pairs)
     train_all(networks, seeds, arguments.folder, arguments.config_file, settings, arguments.jobs)
-    scores = read_scores(networks, seeds, arguments.folder, arguments.config_file, pairs)
+    scores = read_scores(networks, seeds, arguments.folder)
     text = format_comparison(scores, measure_costs(networks, cfg.model.width, cfg.data.height, cfg.data.width))
     write_atomically(arguments.folder / "comparison.txt", text + "\n")
     Comparison(list_changed(flatten(cfg), _OWN_SETTINGS), scores).write(arguments.folder / COMPARISON_NAME)

@@ -180,7 +180,9 @@ def test_trains_what_is_missing_and_shows_all(tmp_path, recipe, monkeypatch, cap
     assert tool.main([*words, "4"]) == 2
     assert "the trainings of osnet in" in capsys.readouterr().err
     words[words.index("0.01")] = "0.02"
-    assert tool.main([*words, "3"]) == 2
+    asked.clear()
+    assert tool.main([*words, "5"]) == 2
+    assert asked == []  # refused before anything is trained
     told = f"{tmp_path}/out/osnet-seed1 was trained with other settings (train.lr); give the new trainings another"
     assert told in capsys.readouterr().err
     assert Comparison.read(tmp_path / "out" / "comparison.json") == comparison
