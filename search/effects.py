@@ -22,6 +22,7 @@ and prediction under a selection model" (1975); Daniels, "A prior for the varian
 equally probable degrees of shrinking; Hoeting et al., "Bayesian model averaging" (1999).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +40,7 @@ NUM_PAIRS = NUM_BLOCKS * NUM_CANDIDATES * (NUM_CANDIDATES - 1) // 2
 NUM_DRAWS = 2000  # for the set of architectures that cannot be told from the best
 LOGITS = np.array([-9.0, -5.0, -2.5, -0.5, 1.5])  # of the degrees of shrinking that predictions are averaged over
 _NO_EFFECT = 1e9  # noise variance over information times variance of effects that are none
+_NUM_KINDS = 3  # of effects: inside, outside, both
 
 
 @dataclass(frozen=True)
@@ -178,28 +180,40 @@ def average_effects(data: Trainings) -> Averaged:
     noise variance plus information times the effects' variance. The likelihood is the restricted one.
     """
     scores, design = data.whiten(code_terms(data.genotypes))
-    first, num_kinds = data.nuisance.shape[1], 3
+    first = data.nuisance.shape[1]
     gram, products = design.T @ design, design.T @ scores
-    degrees = 1 / (1 + np.exp(-LOGITS))
-    prior = degrees * (1 - degrees) * np.gradient(LOGITS)
-    ratios, prior = np.append(degrees / (1 - degrees), _NO_EFFECT), np.append(prior / prior.sum(), 1.0)
-    chosen = np.array(list(np.ndindex(len(LOGITS), len(LOGITS), len(LOGITS) + 1)))  # of inside, outside, both
-    information = np.diag(gram)[first:].reshape(num_kinds, NUM_BLOCKS).mean(axis=1)
-    penalties = information * ratios[chosen]  # (combinations, 3)
-    systems = np.repeat(gram[None], len(chosen), axis=0)
-    effects = first + np.arange(num_kinds * NUM_BLOCKS)
+    information = np.diag(gram)[first:].reshape(_NUM_KINDS, NUM_BLOCKS).mean(axis=1)
+    ratios, prior = _combine_degrees()
+    penalties = information * ratios
+    systems = np.repeat(gram[None], len(penalties), axis=0)
+    effects = first + np.arange(_NUM_KINDS * NUM_BLOCKS)
     systems[:, effects, effects] += np.repeat(penalties, NUM_BLOCKS, axis=1)
     inverses = np.linalg.inv(systems)
     params = inverses @ products
     df = len(scores) - first
     noises = np.maximum(scores @ scores - params @ products, 1e-12 * (scores @ scores)) / df
     logs = NUM_BLOCKS * np.log(penalties).sum(axis=1) - np.linalg.slogdet(systems)[1] - df * np.log(noises)
-    weights = np.exp((logs - logs.max()) / 2) * prior[chosen].prod(axis=1)
+    weights = np.exp((logs - logs.max()) / 2) * prior
     weights /= weights.sum()
     mean = weights @ params
     apart = params - mean
     covariance = np.einsum("m,mij->ij", weights * noises, inverses) + np.einsum("m,mi,mj->ij", weights, apart, apart)
     return Averaged(mean, covariance, float(weights @ noises), df)
+
+
+@functools.cache
+def _combine_degrees() -> tuple[np.ndarray, np.ndarray]:
+    """Lists all combinations of degrees of shrinking that are averaged over, the third kind also as no effect at all.
+
+    Returns:
+        Noise variance over information times the effects' variance, (combinations, 3), and what each combination's
+        probability is proportional to before there are scores, (combinations,).
+    """
+    degrees = 1 / (1 + np.exp(-LOGITS))
+    prior = degrees * (1 - degrees) * np.gradient(LOGITS)
+    ratios, prior = np.append(degrees / (1 - degrees), _NO_EFFECT), np.append(prior / prior.sum(), 1.0)
+    chosen = np.array(list(np.ndindex(len(LOGITS), len(LOGITS), len(LOGITS) + 1)))
+    return ratios[chosen], prior[chosen].prod(axis=1)
 
 
 def _judge_blocks(fit: sm.regression.linear_model.RegressionResults, first: int) -> tuple[BlockEffects, ...]:
