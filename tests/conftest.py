@@ -15,7 +15,7 @@ import run as run_module
 from engine import footprint
 from main import main
 from tests.fork_server import ForkServer
-from utils.complexity import Complexity, compute_complexity
+from utils.complexity import compute_complexity
 
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,27 +45,26 @@ def _fresh_log():
 @pytest.fixture(autouse=True, scope="session")
 def _count_once():
     """Lets runs count multiply-adds, and a step's memory, once for each network that many build: seconds each time."""
-    counted: dict[str, Complexity] = {}
-    measured: dict[str, footprint.Footprint] = {}
-    measure_footprint = footprint.measure_footprint
 
-    def count(model, *inputs):
-        key = f"{model} {inputs}"
-        if key not in counted:
-            counted[key] = compute_complexity(model, *inputs)
-        return counted[key]
+    def once(function, describe):
+        known = {}
 
-    def measure(step, *size):
+        def call(subject, *more):
+            key = f"{describe(subject)} {more}"
+            if key not in known:
+                known[key] = function(subject, *more)
+            return known[key]
+
+        return call
+
+    def describe_step(step):
         recomputing = [getattr(module, "recomputes", None) for module in step.model.modules()]
         weights = [(p.device, p.dtype, p.stride(), p.requires_grad) for p in step.model.parameters()]
-        key = f"{step.model} {recomputing} {weights} {type(step.task)} {step.amp} {size}"
-        if key not in measured:
-            measured[key] = measure_footprint(step, *size)
-        return measured[key]
+        return f"{step.model} {recomputing} {weights} {type(step.task)} {step.amp}"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "compute_complexity", count)
-        patch.setattr(footprint, "measure_footprint", measure)
+        patch.setattr(run_module, "compute_complexity", once(compute_complexity, str))
+        patch.setattr(footprint, "measure_footprint", once(footprint.measure_footprint, describe_step))
         yield
 
 

@@ -98,12 +98,15 @@ def test_unreachable_cluster_is_one_line(address):
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_nodes_of_which_one_is_killed(tmp_path):
-    """What ran on the lost node is started again on the other, and goes on from what it had saved."""
+    """What ran on the lost node is started again on the other, and goes on from what it had saved.
+
+    Both wait at half of their steps until the node is lost.
+    """
     pytest.importorskip("ray")
     code = (
-        "import os, pathlib, sys, time\nsteps = pathlib.Path(sys.argv[1])\n"
+        "import os, pathlib, sys, time\nsteps = pathlib.Path(sys.argv[1])\nlost = steps.with_name('lost')\n"
         "while (done := len(steps.read_text()) if steps.exists() else 0) < 30:\n"
-        "    time.sleep(0.1)\n    steps.open('a').write('.')"
+        "    time.sleep(0.1)\n    if done < 15 or lost.exists():\n        steps.open('a').write('.')"
     )
     script = f"""
 import sys, threading, time, pathlib
