@@ -13,7 +13,8 @@ from datasets.holdout import count_folds, hold_out
 from default_config import flatten, load_config
 from engine.metrics import list_versions
 from experiment import hash_settings
-from search.design import CONFIRM_SEEDS, Design, DesignedSearch
+from search.confirm import CONFIRM_SEEDS
+from search.design import Design, DesignedSearch
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.trials import Trial
 from utils.devices import list_gpus

@@ -15,6 +15,7 @@ from search.trials import TrialResult
 from utils.errors import UserError
 from utils.log import format_table
 
+CONFIRM_SEEDS = 3  # new trainings of each architecture
 PLAIN, AIN = "000000", Genotype.named("osnet_ain").digits
 
 

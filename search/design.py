@@ -14,7 +14,7 @@ from typing import Any
 
 from search.answer import Answer, list_digits
 from search.arrays import plan_runs
-from search.confirm import choose_for_confirmation, compare_confirmed, format_confirmed
+from search.confirm import CONFIRM_SEEDS, choose_for_confirmation, compare_confirmed, format_confirmed
 from search.decide_effects import log_fit, log_leaders, make_answer, observe
 from search.effects import EffectsFit, fit_effects
 from search.launcher import Launcher
@@ -27,7 +27,6 @@ from utils.run_folder import PLAN_NAME
 logger = logging.getLogger(__name__)
 
 TRIALS_NAME = "runs"
-CONFIRM_SEEDS = 3  # new trainings of each confirmed architecture
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class EffectsFit:
         predictions: Predicted score of each genotype, (4096,), for the mean fold and seed.
         low: Lower ends of 95 % intervals for the score of one new training, (4096,).
         high: Upper ends.
-        left_out: Of each architecture trained: its score without fold and seed, and what the others predict, (n, 2).
+        left_out: Of each architecture trained, by digits: its score without fold and seed, and what the others predict.
         not_worse: Numbers of the genotypes that are not significantly worse than the best predicted.
         num_runs: Trainings that went in.
     """
@@ -94,7 +94,7 @@ class EffectsFit:
     predictions: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    left_out: np.ndarray
+    left_out: dict[str, tuple[float, float]]
     not_worse: np.ndarray
     num_runs: int
 
@@ -106,12 +106,12 @@ class EffectsFit:
         others say least about, and since its score has noise: simulated with 32 runs, -0.14 where the predictions agree
         with the true order of all at 0, 0.16 where at 0.56, 0.41 where at 0.74.
         """
-        return float(stats.kendalltau(*self.left_out.T).statistic)
+        return float(stats.kendalltau(*zip(*self.left_out.values(), strict=True)).statistic)
 
     @property
     def left_out_error(self) -> float:
         """Root mean square error of those predictions."""
-        return float(np.sqrt(np.mean((self.left_out[:, 0] - self.left_out[:, 1]) ** 2)))
+        return float(np.sqrt(np.mean([(score - predicted) ** 2 for score, predicted in self.left_out.values()])))
 
 
 class Averaged(NamedTuple):
@@ -287,9 +287,9 @@ def _find_not_worse(rows: np.ndarray, means: np.ndarray, covariance: np.ndarray,
     return np.flatnonzero((means[best] - means) <= limit * errors)
 
 
-def _leave_out(data: Trainings) -> np.ndarray:
+def _leave_out(data: Trainings) -> dict[str, tuple[float, float]]:
     """Predicts each architecture by a model that is fitted without it; see ``EffectsFit.left_out``."""
-    pairs, num_nuisance = [], data.nuisance.shape[1]
+    found, num_nuisance = {}, data.nuisance.shape[1]
     for architecture in np.unique(data.genotypes, axis=0):
         own = (data.genotypes == architecture).all(axis=1)
         rest = data.select(~own)
@@ -298,5 +298,6 @@ def _leave_out(data: Trainings) -> np.ndarray:
         params = average_effects(rest).params
         blocking = data.nuisance[own, 1:] @ params[1:num_nuisance]
         predicted = params[0] + code_terms(architecture[None]) @ params[num_nuisance:]
-        pairs.append(((data.scores[own] - blocking).mean(), predicted.item()))
-    return np.array(pairs)
+        score = float((data.scores[own] - blocking).mean())
+        found["".join(map(str, architecture))] = score, predicted.item()
+    return found

@@ -18,14 +18,17 @@ from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype
 from search.answer import list_digits
 from search.compare import Interval as Mean
 from search.compare import estimate
-from search.effects import predict
+from search.confirm import AIN, CONFIRM_SEEDS, PLAIN
+from search.effects import fit_effects, predict
 from search.judge import (
     LEVEL,
     MIN_ARCHITECTURES,
     Interval,
     Judgement,
     check_unseen,
+    compare_orders,
     compute_percentiles,
+    estimate_tau,
     judge_search,
     measure,
 )
@@ -36,6 +39,7 @@ from search.table import UNSEEN, Table
 from utils.errors import UserError
 
 NUM_RUNS = 32  # trainings that a fit is made of
+NUM_CONFIRMED = 6  # architectures of the second round, as in design.yaml
 NUM_DRAWS = 200  # fits
 MIN_NETWORKS = NUM_RUNS + MIN_ARCHITECTURES  # to fit and to judge by
 HAND_PICKED = {
@@ -85,6 +89,7 @@ class DrawnStudy:
         tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
         regret: By how much its answer is below the best of the table.
         percentile: Share of the table's other architectures that its answer is better than.
+        known: Share of the searches whose answer was picked by hand: OSNet with an IN stem, or OSNet-AIN.
     """
 
     num_networks: int
@@ -94,6 +99,7 @@ class DrawnStudy:
     tau: Interval | None
     regret: Interval
     percentile: Interval
+    known: float
 
 
 def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
@@ -173,61 +179,97 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     """
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
-    regrets, percentiles = _judge_answers(truth)
     chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
+    return _judge_drawn(table, len(digits), num_trainings, budget, digits, chances=chances)
+
+
+def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy] | None:
+    """Studies fits of ``NUM_RUNS`` random networks by held-out images, alone and confirmed.
+
+    Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
+    Confirmed, the answer is the best by held-out images of those that a search would train anew (``search.confirm``),
+    as far as the table has them. Its trainings at the same budget stand in for the new ones: one each instead of
+    several, for the best seen the very one that it was chosen by.
+
+    Returns:
+        Both, or None where the table is too small to fit so few and judge by the rest.
+    """
+    held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
+    digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED)
+    fits = list(_draw_fits(table, budget, digits)) if len(digits) >= MIN_NETWORKS else []
+    if len(fits) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
+        return None
+    known = [d for d in (PLAIN, AIN) if d in held_out.keys() & truth.keys()]
+    taus, confirmed = [], []
+    for chosen, rest, predicted in fits:
+        taus.append(measure(predicted, np.array([truth[d] for d in rest])).tau)
+        first, *others = (rest[i] for i in np.argsort(-predicted, kind="stable"))
+        best_seen = max(chosen, key=lambda d: held_out[d])
+        confirmed.append(max([first, best_seen, *known, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
+    answers = [rest[int(predicted.argmax())] for _, rest, predicted in fits]
+    num_all = NUM_RUNS + NUM_CONFIRMED * CONFIRM_SEEDS
+    return (
+        _judge_drawn(table, len(digits), NUM_RUNS, budget, answers, tau=_summarize(np.array(taus))),
+        _judge_drawn(table, len(digits), num_all, budget, confirmed),
+    )
+
+
+def _draw_fits(table: Table, budget: int, digits: Sequence[str]) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
+    """Yields of each fit the networks that it was made of, the rest, and its predictions of those, (rest,)."""
+    rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
+    generator = np.random.default_rng(0)
+    for _ in range(NUM_DRAWS):
+        chosen = sorted(generator.choice(digits, NUM_RUNS, replace=False).tolist())
+        rest = [d for d in digits if d not in chosen]
+        try:
+            predicted = predict([rows[d] for d in chosen], np.array([[int(k) for k in d] for d in rest]))
+        except UserError:
+            continue  # a candidate that none of them has: an orthogonal array would have it
+        yield chosen, rest, predicted
+
+
+def study_left_out(table: Table, budget: int) -> Interval | None:
+    """Studies how fits by held-out images order random networks, each of which is left out of its own fit.
+
+    So it takes fewer networks than ``study_designs``.
+
+    Returns:
+        Kendall's tau-b with the order by the unseen domains, and the bootstrap's 95 % interval; None: too few networks.
+    """
+    rows = [o for o in table.observe(HELD_OUT, budget) if o.digits not in HAND_PICKED]
+    truth = average(table.observe(UNSEEN))
+    try:
+        left_out = fit_effects(rows).left_out
+    except UserError:
+        return None
+    pairs = [(predicted, truth[digits]) for digits, (_, predicted) in left_out.items() if digits in truth]
+    return estimate_tau([compare_orders(*np.array(pairs).T)])
+
+
+def _judge_drawn(
+    table: Table,
+    num_networks: int,
+    num_trainings: int,
+    budget: int,
+    answers: Sequence[str],
+    chances: np.ndarray | None = None,
+    tau: Interval | None = None,
+) -> DrawnStudy:
+    """Judges answers of drawn searches by the largest budget; ``chances``: of each, default equal."""
+    truth = average(table.observe(UNSEEN))
+    scores = np.array(list(truth.values()))
+    regrets = dict(zip(truth, scores.max() - scores, strict=True))
+    percentiles = dict(zip(truth, compute_percentiles(scores), strict=True))
     return DrawnStudy(
-        len(digits),
+        num_networks,
         num_trainings,
         budget,
         num_trainings * count_passes(table.at(budget)),
-        tau=None,
-        regret=_summarize(np.array([regrets[d] for d in digits]), chances),
-        percentile=_summarize(np.array([percentiles[d] for d in digits]), chances),
+        tau,
+        regret=_summarize(np.array([regrets[d] for d in answers]), chances),
+        percentile=_summarize(np.array([percentiles[d] for d in answers]), chances),
+        known=float(np.mean([d in HAND_PICKED for d in answers])),
     )
-
-
-def study_designs(table: Table, budget: int) -> DrawnStudy | None:
-    """Studies the fit of ``NUM_RUNS`` random networks by held-out images.
-
-    Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
-
-    Returns:
-        None where the table is too small to fit so few and judge by the rest.
-    """
-    rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
-    truth = average(table.observe(UNSEEN))
-    digits = sorted(rows.keys() & truth.keys() - HAND_PICKED)
-    if len(digits) < MIN_NETWORKS:
-        return None
-    regrets, percentiles = _judge_answers(truth)
-    generator, taus, answers = np.random.default_rng(0), [], []
-    for _ in range(NUM_DRAWS):
-        chosen = set(generator.choice(digits, NUM_RUNS, replace=False).tolist())
-        rest = [d for d in digits if d not in chosen]
-        try:
-            predicted = predict([rows[d] for d in sorted(chosen)], np.array([[int(k) for k in d] for d in rest]))
-        except UserError:
-            continue  # a candidate that none of them has: an orthogonal array would have it
-        taus.append(measure(predicted, np.array([truth[d] for d in rest])).tau)
-        answers.append(rest[int(predicted.argmax())])
-    if len(taus) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
-        return None
-    return DrawnStudy(
-        len(digits),
-        NUM_RUNS,
-        budget,
-        NUM_RUNS * count_passes(table.at(budget)),
-        tau=_summarize(np.array(taus)),
-        regret=_summarize(np.array([regrets[d] for d in answers])),
-        percentile=_summarize(np.array([percentiles[d] for d in answers])),
-    )
-
-
-def _judge_answers(truth: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns of each architecture by how much it is below the best, and what share of the others it is better than."""
-    scores = np.array(list(truth.values()))
-    regrets, percentiles = scores.max() - scores, compute_percentiles(scores)
-    return dict(zip(truth, regrets, strict=True)), dict(zip(truth, percentiles, strict=True))
 
 
 def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interval:

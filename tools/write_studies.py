@@ -13,8 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_targets
 from search.compare import Interval as Mean
+from search.confirm import CONFIRM_SEEDS
 from search.effects import EffectsFit
 from search.judge import Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
@@ -25,6 +28,7 @@ from search.study_searches import (
     NUM_RUNS,
     judge_fewest_norms,
     study_designs,
+    study_left_out,
     study_random,
     study_searches,
 )
@@ -153,8 +157,8 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
     """Says how well each metric's fit predicts architectures that it has not seen."""
     parts = []
     for metric, fit in fits.items():
-        seen = fit.left_out[:, 0]
-        tau = format_tau(estimate_tau([compare_orders(*fit.left_out.T)]))
+        seen, predicted = np.array(list(fit.left_out.values())).T
+        tau = format_tau(estimate_tau([compare_orders(seen, predicted)]))
         parts.append(f"`{metric}` at tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
                      f"standard deviation of {seen.std(ddof=1):.1%}")  # fmt: skip
     return (
@@ -166,26 +170,39 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
 
 def describe_drawn_searches(table: Table) -> str:
     """Study 3, searches that the table's rows stand in for."""
-    random = [study_random(table, size, budget) for size in NUM_RANDOM for budget in table.budgets]
-    designs = [study for budget in table.budgets if (study := study_designs(table, budget))]
+    budgets = table.budgets
+    designs = [pair for budget in budgets if (pair := study_designs(table, budget))]
+    kinds = {f"the best of {size} random networks": [study_random(table, size, budget) for budget in budgets]
+             for size in NUM_RANDOM}  # fmt: skip
+    kinds |= {f"a fit of {NUM_RUNS} random networks": [fit for fit, _ in designs],
+              "the same, confirmed": [confirmed for _, confirmed in designs]}  # fmt: skip
     rows = [
-        (f"{kind} {s.num_trainings} random networks", str(s.budget), f"{s.image_passes:,}", format_tau(s.tau),
-         format_interval(s.regret, ".1%"), format_interval(s.percentile, ".0%"))
-        for kind, studies in (("the best of", random), ("a fit of", designs)) for s in studies
+        (kind, str(s.budget), f"{s.image_passes:,}", format_tau(s.tau), format_interval(s.regret, ".1%"),
+         format_interval(s.percentile, ".0%"))
+        for kind, studies in kinds.items() for s in studies
     ]  # fmt: skip
     header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
-    num_networks, note = random[0].num_networks, ""
-    if num_networks < MIN_NETWORKS:
-        note = f"\nThese are too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}.\n"
+    num_networks = next(iter(kinds.values()))[0].num_networks
+    note = f"These are too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}."
+    if designs:
+        known = statistics.mean(confirmed.known for _, confirmed in designs)
+        note = (
+            "A fit answers with a network that it has not seen. Confirmed, six are trained anew, as the [designed "
+            f"search](search.md#the-three) does, {CONFIRM_SEEDS} times each: the fit's first, the best of those it was "
+            "made of, OSNet with an IN stem, OSNet-AIN, and the fit's next; the best of them by held-out images is the "
+            "answer. Their trainings in the table, one each, stand in for the new ones. One of the two known networks "
+            f"is the answer of {known:.0%} of these searches."
+        )
+    left_out = "; ".join(f"{budget}: {format_tau(study_left_out(table, budget))}" for budget in budgets)
     return (
         "### Which search?\n\nSimulated searches, each of which trains networks alone, their results taken from the "
         f"rows: drawn from the table's {num_networks} networks that were not picked by hand. Shown are the mean and, "
         "in brackets, the range of 95 % of such searches among these rows; chance in the rows themselves is not taken "
         "out. They decide by held-out people and cameras and are judged by the unseen domains at the largest budget: "
         "tau of their order, by how much mAP their answer is behind the best of the whole table, and what share of its "
-        "other networks it is better than. A fit answers with a network that it has not seen; the best of some random "
-        "ones (drawn with replacement) is judged by the very training that it was chosen by, which flatters it."
-        f"\n\n{format_markdown(header, rows)}{note}"
+        "other networks it is better than. The best of some random ones (drawn with replacement) is judged by the very "
+        f"training that it was chosen by, which flatters it. {note}\n\n{format_markdown(header, rows)}\nTau of the "
+        f"order in which each of the {num_networks} is predicted by a fit of all others, by epochs: {left_out}.\n"
     )
 
 

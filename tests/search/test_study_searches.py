@@ -11,8 +11,17 @@ from scipy import stats
 from genotype import BLOCK_NAMES, Genotype
 from search import study_searches as module
 from search.answer import Answer, BlockAnswer, write_ranking
+from search.effects import fit_effects
+from search.judge import Interval
 from search.places import PLACE_NAMES, Place
-from search.study_searches import HAND_PICKED, judge_fewest_norms, study_designs, study_random, study_searches
+from search.study_searches import (
+    HAND_PICKED,
+    judge_fewest_norms,
+    study_designs,
+    study_left_out,
+    study_random,
+    study_searches,
+)
 from search.table import FOLDER, Table
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
@@ -122,7 +131,7 @@ def test_networks_picked_by_hand_are_no_random_ones():
     assert {"000000", "110110", "220000", "333333"} < HAND_PICKED
     picked = Table("picked", table.groups, rows)
     assert [study_random(t, 8, 10).num_networks for t in (table, picked)] == [72, 71]
-    assert [study_designs(t, 10).num_networks for t in (table, picked)] == [72, 71]
+    assert [study_designs(t, 10)[0].num_networks for t in (table, picked)] == [72, 71]
 
 
 def test_networks_that_plans_pick_by_hand_are_known():
@@ -137,7 +146,7 @@ def test_answers_are_behind_the_best_of_the_table_also_where_they_could_not_have
     scores = {digits: found.mean() for digits, found in table.adjust("unseen/mAP", 40).items()}
     second, best = sorted(scores, key=lambda digits: scores[digits])[-2:]
     monkeypatch.setattr(module, "HAND_PICKED", {best})
-    for study in (study_random(table, 1000, 40), study_designs(table, 40)):
+    for study in (study_random(table, 1000, 40), *study_designs(table, 40)):
         assert study.regret.low == pytest.approx(scores[best] - scores[second])
         assert study.percentile.high == pytest.approx(70 / 71)
 
@@ -148,7 +157,7 @@ def test_trainings_that_lack_a_budget_are_left_out():
     once = next(row for row in rows if sum(other.digits == row.digits for other in rows) == 1)
     lacking = Table("lacking", table.groups, [row for row in table.rows if row.key != once.key])
     assert [study_random(t, 8, 10).num_networks for t in (table, lacking)] == [72, 71]
-    assert study_designs(lacking, 10).num_trainings == 32
+    assert [study.num_trainings for study in study_designs(lacking, 10)] == [32, 50]
 
 
 def test_fits_that_few_draws_can_make_are_not_studied():
@@ -161,8 +170,38 @@ def test_fits_that_few_draws_can_make_are_not_studied():
 def test_designs():
     assert study_designs(simulate(), 40) is None  # 40 networks: too few to judge by
     table = simulate(0.02, early_noise=2.0, num_extra=40)
-    late, early = study_designs(table, 40), study_designs(table, 10)
+    (late, confirmed), (early, _) = (study_designs(table, budget) for budget in (40, 10))
     assert late.tau.value > 0.5 and late.percentile.value > 0.8
     assert abs(early.tau.value) < 0.3 and early.regret.value > late.regret.value
     assert late.tau.low < late.tau.value < late.tau.high
     assert (late.num_trainings, late.image_passes) == (32, 32 * 4000)
+    assert confirmed.regret.value < late.regret.value  # what it is confirmed by is the truth
+    assert (confirmed.tau, confirmed.known) == (None, 0)
+
+
+def test_known_networks_can_be_confirmed_alone():
+    """Whatever a fit says, the published networks are among those that are trained anew."""
+    table = simulate(0.02, num_extra=40)
+    scores = {digits: found.mean() for digits, found in table.adjust("unseen/mAP", 40).items()}
+    second, best = sorted(scores, key=lambda digits: scores[digits])[-2:]
+    rows = [replace(row, digits={best: "000000", second: "110110"}.get(row.digits, row.digits)) for row in table.rows]
+    fit, confirmed = study_designs(Table("known", table.groups, rows), 40)
+    assert fit.num_networks == 70 and fit.known == 0 and fit.regret.low > 0
+    assert confirmed.known == 1 and confirmed.regret == Interval(0, 0, 0) and confirmed.percentile == Interval(1, 1, 1)
+
+
+def test_networks_that_are_left_out():
+    table = simulate(0.02, early_noise=2.0)
+    late, early = study_left_out(table, 40), study_left_out(table, 10)
+    assert late.low < late.value < late.high and late.value > 0.5 > abs(early.value) + 0.2
+    fit = fit_effects(table.observe("heldout_new/mAP", 40))
+    truth = {digits: found.mean() for digits, found in table.adjust("unseen/mAP", 40).items()}
+    assert set(fit.left_out) == set(truth)
+    pairs = [(fit.left_out[digits][1], truth[digits]) for digits in truth]
+    assert late.value == pytest.approx(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
+
+
+def test_left_out_networks_that_are_too_few(monkeypatch):
+    table = simulate()
+    monkeypatch.setattr(module, "HAND_PICKED", set(sorted({row.digits for row in table.rows})[15:]))
+    assert study_left_out(table, 40) is None
