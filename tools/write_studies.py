@@ -10,8 +10,9 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +53,61 @@ This page is generated, from nothing but what lies in [tables](../tables/README.
 comparisons beside them. Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated), with the
 95 % interval of a bootstrap over architectures. The estimated parts of fold and seed are subtracted from all scores
 first; the intervals take these parts as known.
+
+## The tables
 """
+
+
+ABOUT_BUDGETS = """\
+Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from the
+same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget with
+another's at the end, over the same architectures: how far an order can be trusted at all (–: too few architectures were
+trained twice).
+"""
+ABOUT_SIGNALS = f"""\
+Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and by how
+much it is above that of `{HELD_OUT}`, the same architectures drawn for both. A search that is judged by these tables
+may use `heldout_*` scores alone.
+"""
+ABOUT_DRAWN = f"""\
+Simulated searches, each of which trains networks alone, their results taken from the rows of networks that were not
+picked by hand. Shown are the mean and, in brackets, the range of 95 % of such searches among these rows; chance in the
+rows themselves is not taken out. They decide by held-out people and cameras and are judged by the unseen domains at the
+largest budget: tau of their order, by how much mAP their answer is behind the best of the whole table, and what share
+of its other networks it is better than.
+
+The best of some random networks (drawn with replacement) is judged by the very training that it was chosen by, which
+flatters it. A fit answers with a network that it has not seen. Confirmed, six are trained anew, as the [designed
+search](search.md#the-three) does, {CONFIRM_SEEDS} times each: the fit's first, the best of those it was made of, OSNet
+with an IN stem, OSNet-AIN, and the fit's next; the best of them by held-out images is the answer. Their trainings in
+the table, one each, stand in for the new ones.
+"""
+ABOUT_SEARCHES = """\
+The mean over their seeds ± 95 % (Student's t). Of a single one, tau has the bootstrap's interval, in which other seeds
+of the search are not, and an answer that was not trained the fit's prediction interval. Above them a random order, its
+mean and the range of 95 %, and the simplest order, fewer instance norms first, whose direction trials before the table
+had shown. The first ones are those among the trained networks. The last column: places that both the search and the fit
+of the table call decided, of the same sign and of the other. An image costs a super-network of four separate candidates
+several times what it costs a child ([costs](search.md#measured)).
+"""
+ABOUT_PLACES = """\
+mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
+Student's t, of each place by itself; bold: the sign is sure at 5 % over the column's twelve places (Holm). How well the
+fit orders networks is measured by leaving each out; the intervals take the predictions as given, and left-out members
+of an orthogonal array are those that the others say least about, so tau is somewhat higher for networks outside the
+table. Scores of named networks are means of their trainings, minus the parts of fold and seed, which are estimates.
+"""
+ABOUT_COMPARISONS = f"""\
+Networks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± 95 % over the seeds (Student's t), and
+differences to the first network, paired by seed. {ABOUT_RANDOM_MEAN}
+"""
+
+
+class Studied(NamedTuple):
+    """A table, and the fits of its largest budget by metric."""
+
+    table: Table
+    fits: Mapping[str, EffectsFit]
 
 
 def write_page(folder: Path) -> None:
@@ -61,22 +116,23 @@ def write_page(folder: Path) -> None:
     Raises:
         UserError: a table or a comparison is damaged, or the folder cannot be written.
     """
-    parts = [INTRODUCTION]
-    for path in sorted(FOLDER.glob("*.jsonl")):
-        table = Table.load(path)
-        parts.append(describe_table(table))
-        if can_be_studied(table):
-            fits = {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)}
-            parts += [describe_budgets(table), describe_signals(table), describe_drawn_searches(table)]
-            parts += filter(None, [describe_searches(table, FOLDER / "searches" / table.name)])
-            parts.append(describe_places(table, fits))
-            save_figure(draw_effects(fits), folder / name_picture(table))
-        else:
-            parts.append("Too few trainings so far to take folds and seeds out of their scores: nothing is said yet.\n")
+    tables = [Table.load(path) for path in sorted(FOLDER.glob("*.jsonl"))]
+    studied = [
+        Studied(table, {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)})
+        for table in tables
+        if can_be_studied(table)
+    ]
+    parts = [INTRODUCTION, *map(describe_table, tables)]
+    for heading, about, describe in STUDIES:
+        bodies = {study.table.name: describe(study) for study in studied}
+        if any(bodies.values()):
+            parts += [f"## {heading}\n", about, *(f"**{name}**\n\n{body}" for name, body in bodies.items() if body)]
     comparisons = {path.stem: Comparison.read(path) for path in sorted((FOLDER / "comparisons").glob("*.json"))}
     if comparisons:
-        parts.append(describe_comparisons(comparisons))
+        parts += ["## Found against published\n", ABOUT_COMPARISONS, describe_comparisons(comparisons)]
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
+    for study in studied:
+        save_figure(draw_effects(study.fits), folder / name_picture(study.table))
 
 
 def describe_table(table: Table) -> str:
@@ -84,14 +140,18 @@ def describe_table(table: Table) -> str:
     rows = table.at() if table.rows else []
     counts = [sum(row.digits == d for row in rows) for d in {row.digits for row in rows}]
     repeated = sum(count > 1 for count in counts)
-    return (
-        f"## {table.name}\n\n{table.about}. {len(counts)} architectures, {len(rows)} trainings; {repeated} "
-        "architectures were trained by more than one seed.\n"
+    text = (
+        f"**{table.name}**: {table.about}. {len(counts)} architectures, {len(rows)} trainings; {repeated} "
+        "architectures were trained by more than one seed."
     )
+    if not can_be_studied(table):
+        text += " Too few trainings so far to take folds and seeds out of their scores: nothing is said of it yet."
+    return f"{text}\n"
 
 
-def describe_budgets(table: Table) -> str:
-    """Study 1: when the order settles."""
+def describe_budgets(studied: Studied) -> str:
+    """Shows when the order settles."""
+    table = studied.table
     rows = [
         (str(s.budget), f"{s.image_passes:,}", "–" if s.budget == table.budgets[-1] else format_tau(s.unseen),
          *map(format_tau, (s.held_out, s.loss, s.seeds)))
@@ -99,18 +159,12 @@ def describe_budgets(table: Table) -> str:
     ]  # fmt: skip
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
               "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
-    return (
-        "### When does the order settle?\n\nTau of the order at each budget with the order by the unseen domains at "
-        "the largest budget. Both orders come from the same trainings, so shared luck counts as agreement. The last "
-        "column compares one seed's order at the budget with another's at the end, over the same architectures: how "
-        "far an order can be trusted at all (–: too few architectures were trained twice).\n\n"
-        f"{format_markdown(header, rows)}"
-    )
+    return format_markdown(header, rows)
 
 
-def describe_signals(table: Table) -> str:
-    """Study 2: what should judge an architecture while searching."""
-    found = study_signals(table)
+def describe_signals(studied: Studied) -> str:
+    """Shows what foretells the order by the unseen domains."""
+    found = study_signals(studied.table)
     seen = {name: (s.tau, s.difference) for name, s in found.items() if s.difference is not None}
     single = [s.tau.value for s in found.values() if s.difference is None]
     rows = [
@@ -120,37 +174,24 @@ def describe_signals(table: Table) -> str:
     ]  # fmt: skip
     sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
     told = f"At 95 % each, {', '.join(sure)} can be told from" if sure else "At 95 % each, none can be told from"
-    text = (
-        "### What should judge an architecture while searching?\n\nTau of each score with the mean over the unseen "
-        f"domains, all at the largest budget and of the same trainings; and by how much it is above that of "
-        f"`{HELD_OUT}`, the same architectures drawn for both. A search that is judged by this table may use "
-        f"`heldout_*` scores alone.\n\n{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}"
-        f"\n{told} `{HELD_OUT}`.\n"
-    )
+    text = f"{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}\n{told} `{HELD_OUT}`.\n"
     if single:
         text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
                  f"median {statistics.median(single):.2f}.\n")  # fmt: skip
     return text
 
 
-def describe_places(table: Table, fits: Mapping[str, EffectsFit]) -> str:
-    """Study 4: what IN is worth, and where; ``fits`` of the largest budget, by metric."""
-    found = {metric: fit.places for metric, fit in fits.items()}
-    rows = [(name, *(format_place(found[metric][i]) for metric in found)) for i, name in enumerate(PLACE_NAMES)]
-    sure = "\n".join(f"- `{metric}`: {say_what_is_sure(places)}" for metric, places in found.items())
+def describe_places(studied: Studied) -> str:
+    """Shows what IN is worth, and where."""
+    table, fits = studied
+    rows = [(name, *(format_place(fit.places[i]) for fit in fits.values())) for i, name in enumerate(PLACE_NAMES)]
+    sure = "".join(f"- `{metric}`: {say_what_is_sure(fit.places)}\n" for metric, fit in fits.items())
     named = [(f"{name} ({digits})", *(f"{v:.1%}" for v in values))
-             for name, digits, values in list_named(table, NAMED, [UNSEEN, HELD_OUT])]  # fmt: skip
-    text = (
-        "### What is IN worth, and where?\n\nmAP with IN at a place minus mAP without it, averaged over all other "
-        "choices, at the largest budget. Intervals are Student's t, of each place by itself; bold: the sign is sure "
-        f"at 5 % over the column's twelve places (Holm).\n\n![effects at the twelve places]({name_picture(table)})\n\n"
-        f"{format_markdown(('place', f'`{UNSEEN}`', f'`{HELD_OUT}`'), rows)}\n{sure}\n\n"
-        f"{describe_fit(fits)}\n"
-    )
-    if named:
-        note = "Means of their trainings, minus the parts of fold and seed, which are estimates:"
-        text += f"\n{note}\n\n{format_markdown(('network', f'`{UNSEEN}`', f'`{HELD_OUT}`'), named)}"
-    return text
+             for name, digits, values in list_named(table, NAMED, list(fits))]  # fmt: skip
+    metrics = [f"`{metric}`" for metric in fits]
+    picture = f"![effects at the twelve places]({name_picture(table)})\n"
+    text = f"{picture}\n{format_markdown(('place', *metrics), rows)}\n{sure}\n{describe_fit(fits)}\n"
+    return f"{text}\n{format_markdown(('network', *metrics), named)}" if named else text
 
 
 def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
@@ -161,16 +202,12 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
         tau = format_tau(estimate_tau([compare_orders(seen, predicted)]))
         parts.append(f"`{metric}` at tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
                      f"standard deviation of {seen.std(ddof=1):.1%}")  # fmt: skip
-    return (
-        f"The fit orders architectures that it has not seen by {'; by '.join(parts)}. The intervals take the "
-        "predictions as given, and left-out members of an orthogonal array are those that the others say least about, "
-        "so tau is somewhat higher for networks outside the table."
-    )
+    return f"The fit orders architectures that it has not seen by {'; by '.join(parts)}."
 
 
-def describe_drawn_searches(table: Table) -> str:
-    """Study 3, searches that the table's rows stand in for."""
-    budgets = table.budgets
+def describe_drawn_searches(studied: Studied) -> str:
+    """Shows searches that a table's rows stand in for."""
+    table, budgets = studied.table, studied.table.budgets
     designs = [pair for budget in budgets if (pair := study_designs(table, budget))]
     kinds = {f"the best of {size} random networks": [study_random(table, size, budget) for budget in budgets]
              for size in NUM_RANDOM}  # fmt: skip
@@ -183,32 +220,23 @@ def describe_drawn_searches(table: Table) -> str:
     ]  # fmt: skip
     header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
     num_networks = next(iter(kinds.values()))[0].num_networks
-    note = f"These are too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}."
+    drawn_from = f"Drawn from {num_networks} networks"
     if designs:
         known = statistics.mean(confirmed.known for _, confirmed in designs)
-        note = (
-            "A fit answers with a network that it has not seen. Confirmed, six are trained anew, as the [designed "
-            f"search](search.md#the-three) does, {CONFIRM_SEEDS} times each: the fit's first, the best of those it was "
-            "made of, OSNet with an IN stem, OSNet-AIN, and the fit's next; the best of them by held-out images is the "
-            "answer. Their trainings in the table, one each, stand in for the new ones. One of the two known networks "
-            f"is the answer of {known:.0%} of these searches."
-        )
+        drawn_from += f". Of the confirmed searches {known:.0%} answer with one of the two known networks."
+    else:
+        drawn_from += f", too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}."
     left_out = "; ".join(f"{budget}: {format_tau(study_left_out(table, budget))}" for budget in budgets)
     return (
-        "### Which search?\n\nSimulated searches, each of which trains networks alone, their results taken from the "
-        f"rows: drawn from the table's {num_networks} networks that were not picked by hand. Shown are the mean and, "
-        "in brackets, the range of 95 % of such searches among these rows; chance in the rows themselves is not taken "
-        "out. They decide by held-out people and cameras and are judged by the unseen domains at the largest budget: "
-        "tau of their order, by how much mAP their answer is behind the best of the whole table, and what share of its "
-        "other networks it is better than. The best of some random ones (drawn with replacement) is judged by the very "
-        f"training that it was chosen by, which flatters it. {note}\n\n{format_markdown(header, rows)}\nTau of the "
-        f"order in which each of the {num_networks} is predicted by a fit of all others, by epochs: {left_out}.\n"
+        f"{drawn_from}\n\n{format_markdown(header, rows)}\nTau of the order in which each of the {num_networks} is "
+        f"predicted by a fit of all others, by epochs: {left_out}.\n"
     )
 
 
-def describe_searches(table: Table, folder: Path) -> str:
-    """Study 3, searches that ran and lie in a folder, beside a random order and the simplest one."""
-    searches = study_searches(table, folder)
+def describe_searches(studied: Studied) -> str:
+    """Shows searches that ran and lie beside a table, a random order and the simplest one."""
+    table = studied.table
+    searches = study_searches(table, FOLDER / "searches" / table.name)
     if not searches:
         return ""
     fewest = judge_fewest_norms(table)
@@ -223,25 +251,12 @@ def describe_searches(table: Table, folder: Path) -> str:
         rows.append((f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", *measures, places))
     header = ("search", "seeds", "images passed", "tau", "tau within the best tenth", "its first: behind the best",
               "best of its first ten: behind the best", "its answer better than", "places right / wrong")  # fmt: skip
-    return (
-        "Searches that were run: the mean over their seeds ± 95 % (Student's t). Of a single one, tau has the "
-        "bootstrap's interval, in which other seeds of the search are not, and an answer that was not trained the "
-        "fit's prediction interval. Above them a random order, its mean and the range of 95 %, and the simplest order, "
-        "fewer instance norms first, whose direction trials before the table had shown. The first ones are those among "
-        "the trained networks. The last column: places that both the search and the fit of the table call decided, of "
-        "the same sign and of the other. An image costs a super-network of four separate candidates several times what "
-        "it costs a child ([costs](search.md)).\n\n"
-        f"{format_markdown(header, rows)}"
-    )
+    return format_markdown(header, rows)
 
 
 def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
-    """Study 5: networks that were found, retrained beside published and random ones."""
-    parts = [
-        "## Found against published\n\nNetworks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± "
-        "95 % over the seeds (Student's t), and differences to the first network, paired by seed. "
-        f"{ABOUT_RANDOM_MEAN}\n"
-    ]
+    """Shows networks that were found, retrained beside published and random ones."""
+    parts = []
     for name, comparison in comparisons.items():
         above = f"above {next(iter(comparison.scores))}"
         settings = ", ".join(f"`{key} {value}`" for key, value in sorted(comparison.settings.items()))
@@ -264,6 +279,15 @@ def format_single(judgement: Judgement) -> list[str]:
     found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
     found |= {"tau": judgement.tau, "percentile": judgement.answer.percentile if judgement.answer else unknown}
     return [format_interval(found[name], spec) for name, spec in MEASURES.items()]
+
+
+STUDIES: tuple[tuple[str, str, Callable[[Studied], str]], ...] = (
+    ("When does the order settle?", ABOUT_BUDGETS, describe_budgets),
+    ("What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
+    ("Which search? Simulated ones", ABOUT_DRAWN, describe_drawn_searches),
+    ("Which search? Those that ran", ABOUT_SEARCHES, describe_searches),
+    ("What is IN worth, and where?", ABOUT_PLACES, describe_places),
+)
 
 
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
