@@ -3,12 +3,15 @@
 A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that trains each child alone
 needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact expectation
 over its rows; a fit, as a designed experiment makes it, is made again and again of other rows, and judged by the rest.
-Networks that were picked by hand (published ones, one candidate throughout) are no random ones and left out of both.
+Where a table is small, each network is predicted by a fit of the others. Networks that were picked by hand (published
+ones, one candidate throughout) are neither drawn nor fitted; of them only OSNet with an IN stem and OSNet-AIN return,
+when a fit is confirmed.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ from utils.errors import UserError
 
 NUM_RUNS = 32  # trainings that a fit is made of
 NUM_CONFIRMED = 6  # architectures of the second round, as in design.yaml
+NUM_CONFIRMED_ALL = NUM_RUNS + NUM_CONFIRMED * CONFIRM_SEEDS  # trainings of a confirmed search
 NUM_DRAWS = 200  # fits
 MIN_NETWORKS = NUM_RUNS + MIN_ARCHITECTURES  # to fit and to judge by
 HAND_PICKED = {
@@ -89,7 +93,7 @@ class DrawnStudy:
         tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
         regret: By how much its answer is below the best of the table.
         percentile: Share of the table's other architectures that its answer is better than.
-        known: Share of the searches whose answer was picked by hand: OSNet with an IN stem, or OSNet-AIN.
+        most_frequent: The most frequent answer, in digits, and its share of the searches.
     """
 
     num_networks: int
@@ -99,7 +103,7 @@ class DrawnStudy:
     tau: Interval | None
     regret: Interval
     percentile: Interval
-    known: float
+    most_frequent: tuple[str, float]
 
 
 def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
@@ -180,37 +184,40 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
     chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
-    return _judge_drawn(table, len(digits), num_trainings, budget, digits, chances=chances)
+    return _judge_drawn(table, truth, len(digits), num_trainings, budget, digits, chances)
 
 
-def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy] | None:
-    """Studies fits of ``NUM_RUNS`` random networks by held-out images, alone and confirmed.
+def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy, DrawnStudy] | None:
+    """Studies fits of ``NUM_RUNS`` random networks by held-out images: alone, confirmed, confirmed beside known ones.
 
     Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
     Confirmed, the answer is the best by held-out images of those that a search would train anew (``search.confirm``),
-    as far as the table has them. Its trainings at the same budget stand in for the new ones: one each instead of
-    several, for the best seen the very one that it was chosen by.
+    as far as the table has them: the fit's first, the best seen, the known ones (plain, published) or not, the fit's
+    next. The table's trainings stand in for the new ones; that of the best seen is the one that it was chosen by.
 
     Returns:
-        Both, or None where the table is too small to fit so few and judge by the rest.
+        All three, or None where fewer than ``MIN_NETWORKS`` were trained or most draws cannot be fitted, as with many
+        folds.
     """
     held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED)
     fits = list(_draw_fits(table, budget, digits)) if len(digits) >= MIN_NETWORKS else []
-    if len(fits) < NUM_DRAWS / 2:  # too many folds for so few; the others would be no fair sample
+    if len(fits) < NUM_DRAWS / 2:  # the others would be no fair sample
         return None
     known = [d for d in (PLAIN, AIN) if d in held_out.keys() & truth.keys()]
-    taus, confirmed = [], []
+    taus, alone, confirmed, beside = [], [], [], []
     for chosen, rest, predicted in fits:
         taus.append(measure(predicted, np.array([truth[d] for d in rest])).tau)
         first, *others = (rest[i] for i in np.argsort(-predicted, kind="stable"))
         best_seen = max(chosen, key=lambda d: held_out[d])
-        confirmed.append(max([first, best_seen, *known, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
-    answers = [rest[int(predicted.argmax())] for _, rest, predicted in fits]
-    num_all = NUM_RUNS + NUM_CONFIRMED * CONFIRM_SEEDS
+        alone.append(first)
+        confirmed.append(max([first, best_seen, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
+        beside.append(max([first, best_seen, *known, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
+    fit = _judge_drawn(table, truth, len(digits), NUM_RUNS, budget, alone)
     return (
-        _judge_drawn(table, len(digits), NUM_RUNS, budget, answers, tau=_summarize(np.array(taus))),
-        _judge_drawn(table, len(digits), num_all, budget, confirmed),
+        replace(fit, tau=_summarize(np.array(taus))),
+        _judge_drawn(table, truth, len(digits), NUM_CONFIRMED_ALL, budget, confirmed),
+        _judge_drawn(table, truth, len(digits), NUM_CONFIRMED_ALL, budget, beside),
     )
 
 
@@ -231,7 +238,7 @@ def _draw_fits(table: Table, budget: int, digits: Sequence[str]) -> Iterator[tup
 def study_left_out(table: Table, budget: int) -> Interval | None:
     """Studies how fits by held-out images order random networks, each of which is left out of its own fit.
 
-    So it takes fewer networks than ``study_designs``.
+    It therefore needs fewer networks than ``study_designs``.
 
     Returns:
         Kendall's tau-b with the order by the unseen domains, and the bootstrap's 95 % interval; None: too few networks.
@@ -248,27 +255,30 @@ def study_left_out(table: Table, budget: int) -> Interval | None:
 
 def _judge_drawn(
     table: Table,
+    truth: Mapping[str, float],
     num_networks: int,
     num_trainings: int,
     budget: int,
     answers: Sequence[str],
     chances: np.ndarray | None = None,
-    tau: Interval | None = None,
 ) -> DrawnStudy:
-    """Judges answers of drawn searches by the largest budget; ``chances``: of each, default equal."""
-    truth = average(table.observe(UNSEEN))
+    """Judges answers of drawn searches by the truth; ``chances``: of each, default equal."""
     scores = np.array(list(truth.values()))
     regrets = dict(zip(truth, scores.max() - scores, strict=True))
     percentiles = dict(zip(truth, compute_percentiles(scores), strict=True))
+    chances = np.full(len(answers), 1 / len(answers)) if chances is None else chances
+    shares = Counter[str]()
+    for digits, chance in zip(answers, chances.tolist(), strict=True):
+        shares[digits] += chance
     return DrawnStudy(
         num_networks,
         num_trainings,
         budget,
         num_trainings * count_passes(table.at(budget)),
-        tau,
+        tau=None,
         regret=_summarize(np.array([regrets[d] for d in answers]), chances),
         percentile=_summarize(np.array([percentiles[d] for d in answers]), chances),
-        known=float(np.mean([d in HAND_PICKED for d in answers])),
+        most_frequent=shares.most_common(1)[0],
     )
 
 

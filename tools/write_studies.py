@@ -23,9 +23,13 @@ from search.effects import EffectsFit
 from search.judge import Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
-from search.studies import HELD_OUT, can_be_studied, list_named, study_budgets, study_signals
+from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals
 from search.study_searches import (
+    HAND_PICKED,
     MIN_NETWORKS,
+    NUM_CONFIRMED,
+    NUM_CONFIRMED_ALL,
+    NUM_DRAWS,
     NUM_RUNS,
     judge_fewest_norms,
     study_designs,
@@ -41,7 +45,7 @@ from utils.plots import save_figure
 from utils.tool import tool
 
 PAGE_NAME = "studies.md"
-NUM_RANDOM = (8, 32)  # networks, of which the best is taken
+NUM_RANDOM = (8, NUM_RUNS, NUM_CONFIRMED_ALL)  # networks, of which the best is taken
 INTRODUCTION = """\
 # Studies
 
@@ -50,56 +54,70 @@ python -m tools.write_studies
 ```
 
 This page is generated, from nothing but what lies in [tables](../tables/README.md): their rows, and the searches and
-comparisons beside them. Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated), with the
-95 % interval of a bootstrap over architectures. The estimated parts of fold and seed are subtracted from all scores
-first; the intervals take these parts as known.
+comparisons beside them. IN is instance normalisation; six digits name a network by [the candidates](search.md) of its
+six blocks, each of which has a place for IN inside and one outside. A budget is a number of epochs. `heldout_new` are
+people and cameras that no network was trained on; all scores are explained [there](../tables/README.md#columns).
+Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated). Unless a section says otherwise,
+brackets hold the 95 % interval of a bootstrap over architectures. The estimated parts of fold and seed are subtracted
+from all scores first; the intervals take these parts as known.
 
 ## The tables
 """
 
 
 ABOUT_BUDGETS = """\
-Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from the
-same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget with
-another's at the end, over the same architectures: how far an order can be trusted at all (–: too few architectures were
-trained twice).
+Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from
+the same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget
+with another's at the end, over the same architectures: how far an order can be trusted at all (–: too few
+architectures were trained twice).
 """
 ABOUT_SIGNALS = f"""\
-Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and by how
-much it is above that of `{HELD_OUT}`, the same architectures drawn for both. A search that is judged by these tables
-may use `heldout_*` scores alone.
+Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and
+by how much it is above that of `{HELD_OUT}`, the same architectures drawn for both. A search that is judged by
+these tables may use `heldout_*` scores alone.
 """
 ABOUT_DRAWN = f"""\
-Simulated searches, each of which trains networks alone, their results taken from the rows of networks that were not
-picked by hand. Shown are the mean and, in brackets, the range of 95 % of such searches among these rows; chance in the
-rows themselves is not taken out. They decide by held-out people and cameras and are judged by the unseen domains at the
-largest budget: tau of their order, by how much mAP their answer is behind the best of the whole table, and what share
-of its other networks it is better than.
+Searches that train networks alone need not be run: their trainings are drawn from the rows of a table, from its
+orthogonal array and its random networks, not from those that were picked by hand (the published ones, and one
+candidate throughout). They decide by held-out people and cameras and are judged by the unseen domains at the
+largest budget: tau of their order, by how much mAP their answer is behind the best of the whole table, and what
+share of its other networks it is better than. Shown are the mean and, in brackets, the range of 95 % of such
+searches among these rows; chance in the rows themselves is not taken out. Images are those that a whole search
+passes forward and backward.
 
-The best of some random networks (drawn with replacement) is judged by the very training that it was chosen by, which
-flatters it. A fit answers with a network that it has not seen. Confirmed, six are trained anew, as the [designed
-search](search.md#the-three) does, {CONFIRM_SEEDS} times each: the fit's first, the best of those it was made of, OSNet
-with an IN stem, OSNet-AIN, and the fit's next; the best of them by held-out images is the answer. Their trainings in
-the table, one each, stand in for the new ones.
+The best of some random networks is exact, over all draws with replacement. A fit is the [mixed
+model](search.md#the-three) of a designed search; {NUM_DRAWS} were made, each of {NUM_RUNS} networks drawn without
+replacement, and tau is over the others. A designed search fits an orthogonal array, which says more than as many
+drawn at random; and two draws share many networks, so independent searches would spread more. A fit answers with
+a network that it has not seen.
+
+In a confirmed search {NUM_CONFIRMED} networks are trained anew, {CONFIRM_SEEDS} times each, and the best by
+held-out images is the answer: the fit's first, the best of those it was made of, and the fit's next; where it
+says so, also OSNet with an IN stem and OSNet-AIN, as the designed search has them. (That chooses from all 4,096,
+also the simplest not worse.) The table's trainings stand in for the new ones. So a confirmed answer is judged by
+the very training that it was chosen by, which flatters it, as it does the best of random networks.
 """
 ABOUT_SEARCHES = """\
-The mean over their seeds ± 95 % (Student's t). Of a single one, tau has the bootstrap's interval, in which other seeds
-of the search are not, and an answer that was not trained the fit's prediction interval. Above them a random order, its
-mean and the range of 95 %, and the simplest order, fewer instance norms first, whose direction trials before the table
-had shown. The first ones are those among the trained networks. The last column: places that both the search and the fit
-of the table call decided, of the same sign and of the other. An image costs a super-network of four separate candidates
-several times what it costs a child ([costs](search.md#measured)).
+Each row is one method: the mean over its seeds ± 95 % (Student's t). A method with one seed shows tau with the
+bootstrap's interval, which does not cover other seeds, and, if its answer was not trained, the fit's prediction
+interval; with several seeds the error of such predictions is not in ±. The first two rows are for comparison: a
+random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the
+table had suggested. "Its first" and "its first ten" are taken among the trained networks. The last column: places
+that both the search and the table's fit call decided, with the same sign / with the opposite one. An image costs
+a super-network more than a child: several times as much with four separate candidates, less with shared ones
+([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
-Student's t, of each place by itself; bold: the sign is sure at 5 % over the column's twelve places (Holm). How well the
-fit orders networks is measured by leaving each out; the intervals take the predictions as given, and left-out members
-of an orthogonal array are those that the others say least about, so tau is somewhat higher for networks outside the
-table. Scores of named networks are means of their trainings, minus the parts of fold and seed, which are estimates.
+Student's t, of each place by itself; bold: the sign is sure at 5 % over the column's twelve places (Holm). How
+well the fit orders networks is measured by leaving each out; the intervals take the predictions as given, and
+left-out members of an orthogonal array are those that the others say least about, so tau is somewhat higher for
+networks outside the table. Scores of named networks are means of their trainings, minus the parts of fold and
+seed, which are estimates.
 """
 ABOUT_COMPARISONS = f"""\
-Networks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± 95 % over the seeds (Student's t), and
-differences to the first network, paired by seed. {ABOUT_RANDOM_MEAN}
+Networks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± 95 % over the seeds (Student's t),
+and differences to the first network, paired by seed. {ABOUT_RANDOM_MEAN}
 """
 
 
@@ -145,7 +163,9 @@ def describe_table(table: Table) -> str:
         "architectures were trained by more than one seed."
     )
     if not can_be_studied(table):
-        text += " Too few trainings so far to take folds and seeds out of their scores: nothing is said of it yet."
+        text += (
+            " Nothing is said of it yet: too few trainings to take folds and seeds out of scores, or no unseen domain."
+        )
     return f"{text}\n"
 
 
@@ -173,7 +193,7 @@ def describe_signals(studied: Studied) -> str:
         for name, (tau, difference) in seen.items()
     ]  # fmt: skip
     sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
-    told = f"At 95 % each, {', '.join(sure)} can be told from" if sure else "At 95 % each, none can be told from"
+    told = f"At 95 % for each comparison, {', '.join(sure) or 'no score'} differs from"
     text = f"{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}\n{told} `{HELD_OUT}`.\n"
     if single:
         text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
@@ -200,37 +220,51 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
     for metric, fit in fits.items():
         seen, predicted = np.array(list(fit.left_out.values())).T
         tau = format_tau(estimate_tau([compare_orders(seen, predicted)]))
-        parts.append(f"`{metric}` at tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
+        parts.append(f"`{metric}` tau {tau}, root mean square error {fit.left_out_error:.1%} where scores have a "
                      f"standard deviation of {seen.std(ddof=1):.1%}")  # fmt: skip
-    return f"The fit orders architectures that it has not seen by {'; by '.join(parts)}."
+    return f"Each network predicted by a fit of the others, beside its own score: {'; '.join(parts)}."
 
 
 def describe_drawn_searches(studied: Studied) -> str:
     """Shows searches that a table's rows stand in for."""
     table, budgets = studied.table, studied.table.budgets
-    designs = [pair for budget in budgets if (pair := study_designs(table, budget))]
     kinds = {f"the best of {size} random networks": [study_random(table, size, budget) for budget in budgets]
              for size in NUM_RANDOM}  # fmt: skip
-    kinds |= {f"a fit of {NUM_RUNS} random networks": [fit for fit, _ in designs],
-              "the same, confirmed": [confirmed for _, confirmed in designs]}  # fmt: skip
+    num_networks = kinds[f"the best of {NUM_RUNS} random networks"][-1].num_networks
+    fit = f"a fit of {NUM_RUNS} random networks"
+    designs = [studies for budget in budgets if (studies := study_designs(table, budget))]
+    for name, studies in zip(
+        (fit, f"{fit}, confirmed", f"{fit}, confirmed beside the known"), zip(*designs, strict=True), strict=False
+    ):
+        kinds[name] = list(studies)
     rows = [
         (kind, str(s.budget), f"{s.image_passes:,}", format_tau(s.tau), format_interval(s.regret, ".1%"),
-         format_interval(s.percentile, ".0%"))
+         format_interval(s.percentile, ".0%"), "{} ({:.0%})".format(*s.most_frequent))
         for kind, studies in kinds.items() for s in studies
     ]  # fmt: skip
-    header = ("search", "epochs", "images passed", "tau", "behind the best", "better than")
-    num_networks = next(iter(kinds.values()))[0].num_networks
-    drawn_from = f"Drawn from {num_networks} networks"
-    if designs:
-        known = statistics.mean(confirmed.known for _, confirmed in designs)
-        drawn_from += f". Of the confirmed searches {known:.0%} answer with one of the two known networks."
-    else:
-        drawn_from += f", too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}."
-    left_out = "; ".join(f"{budget}: {format_tau(study_left_out(table, budget))}" for budget in budgets)
+    header = ("search", "epochs", "images passed", "tau", "behind the best", "better than", "most frequent answer")
+    text = f"Drawn from {num_networks} networks"
+    if num_networks < MIN_NETWORKS:
+        text += f", too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}"
+    elif not designs:
+        text += f"; most draws of {NUM_RUNS} cannot tell the effects of candidates and folds apart"
+    left_out = [(str(budget), format_tau(study_left_out(table, budget))) for budget in budgets]
     return (
-        f"{drawn_from}\n\n{format_markdown(header, rows)}\nTau of the order in which each of the {num_networks} is "
-        f"predicted by a fit of all others, by epochs: {left_out}.\n"
+        f"{text}. {describe_best(table)}\n\n{format_markdown(header, rows)}\nEach of the {num_networks} predicted by a "
+        "fit, by held-out images, of all others: tau of these predictions with the order by the unseen domains at the "
+        "largest budget, here with the bootstrap's interval. Left-out networks are predicted somewhat worse than "
+        "others.\n\n"
+        f"{format_markdown(('epochs', 'tau'), left_out)}"
     )
+
+
+def describe_best(table: Table) -> str:
+    """Says which network is the table's best, and how near to it networks come that were not picked by hand."""
+    truth = average(table.observe(UNSEEN))
+    best = max(truth, key=lambda digits: truth[digits])
+    text = f"The best of the table by the unseen domains is {best}"
+    behind = truth[best] - max(score for digits, score in truth.items() if digits not in HAND_PICKED)
+    return f"{text}, picked by hand; the best of the others is {behind:.1%} behind it." if behind else f"{text}."
 
 
 def describe_searches(studied: Studied) -> str:
@@ -284,8 +318,8 @@ def format_single(judgement: Judgement) -> list[str]:
 STUDIES: tuple[tuple[str, str, Callable[[Studied], str]], ...] = (
     ("When does the order settle?", ABOUT_BUDGETS, describe_budgets),
     ("What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
-    ("Which search? Simulated ones", ABOUT_DRAWN, describe_drawn_searches),
-    ("Which search? Those that ran", ABOUT_SEARCHES, describe_searches),
+    ("Which search? Simulated searches", ABOUT_DRAWN, describe_drawn_searches),
+    ("Which search? Searches that were run", ABOUT_SEARCHES, describe_searches),
     ("What is IN worth, and where?", ABOUT_PLACES, describe_places),
 )
 

@@ -1,15 +1,16 @@
 """The page of studies: that the repository's is the one its tables give, and what it shows of a table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from search.compare import Comparison
-from search.table import append_rows
+from search.table import Table, append_rows
 from tests.search.test_studies import UNSEEN, simulate
 from tests.search.test_study_searches import TRUTH, write_search
 from tools import write_studies as module
-from tools.write_studies import main
+from tools.write_studies import Studied, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,18 +45,33 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "not at their defaults: `data.max_train_ids 280`, `data.sources ['market1501']`." in compared
     assert "| mAP on cuhk01 | mean | above design 012330 | seeds |" in compared
     assert "| design 012330 | 25.0% ± 0.0% |  | 2 |\n| osnet | 12.5% | -12.5% | 1 |" in compared
-    assert "nothing is said of it yet" in small and "**small**" not in whole
+    assert "Nothing is said of it yet" in small and "**small**" not in whole
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in introduction
     assert whole.count("**whole**") == 5
     assert "| 40 | 4,000 | – | " in whole
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
     assert "too few for fits of 32, which need 52" in whole and "| a fit of 32" not in whole
-    assert "At 95 % each, `synthetic_a/mAP` can be told from `heldout_new/mAP`" in whole
+    assert "At 95 % for each comparison, `synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
+
+
+def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
+    table = simulate(0.02, num_extra=40)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "study_left_out", lambda table, budget: None)
+    for name, folds in (("three", 3), ("fifteen", 15)):
+        rows = [replace(row, fold=i // 2 % folds) for i, row in enumerate(table.rows)]
+        shown = module.describe_drawn_searches(Studied(Table(name, table.groups, rows), {}))
+        assert shown.startswith("Drawn from 72 networks") and "| 40 | – |" in shown
+        assert ("| a fit of 32 random networks, confirmed beside the known | 40 | 200,000 | – | " in shown) == (
+            folds == 3
+        )
+        assert ("most draws of 32 cannot tell" in shown) == (folds == 15)
+        assert "too few" not in shown and "picked by hand" not in shown
 
 
 @pytest.mark.parametrize("name", ["broken.jsonl", "comparisons/broken.json"])
