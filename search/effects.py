@@ -167,6 +167,15 @@ def predict(observations: Sequence[Observation], genotypes: np.ndarray) -> np.nd
     return params[0] + code_terms(genotypes) @ params[data.nuisance.shape[1] :]
 
 
+def predict_left_out(observations: Sequence[Observation]) -> dict[str, tuple[float, float]]:
+    """Predicts each architecture by the others, as ``EffectsFit.left_out`` says, and no more.
+
+    Raises:
+        UserError: as ``fit_effects``.
+    """
+    return _leave_out(collect_trainings(observations))
+
+
 def code_terms(genotypes: np.ndarray) -> np.ndarray:
     """Codes genotypes (n, 6), centred over all 4,096: IN inside, IN outside, both or none of them, (n, 18)."""
     inside, outside = (genotypes & 1) - 0.5, (genotypes >> 1) - 0.5

@@ -22,7 +22,7 @@ from search.answer import list_digits
 from search.compare import Interval as Mean
 from search.compare import estimate
 from search.confirm import AIN, CONFIRM_SEEDS, PLAIN
-from search.effects import fit_effects, predict
+from search.effects import predict, predict_left_out
 from search.judge import (
     LEVEL,
     MIN_ARCHITECTURES,
@@ -246,7 +246,7 @@ def study_left_out(table: Table, budget: int) -> Interval | None:
     rows = [o for o in table.observe(HELD_OUT, budget) if o.digits not in HAND_PICKED]
     truth = average(table.observe(UNSEEN))
     try:
-        left_out = fit_effects(rows).left_out
+        left_out = predict_left_out(rows)
     except UserError:
         return None
     pairs = [(predicted, truth[digits]) for digits, (_, predicted) in left_out.items() if digits in truth]

@@ -135,25 +135,25 @@ def write_page(folder: Path) -> None:
         UserError: a table or a comparison is damaged, or the folder cannot be written.
     """
     tables = [Table.load(path) for path in sorted(FOLDER.glob("*.jsonl"))]
-    studied = [
-        Studied(table, {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)})
+    studied = {
+        table.name: Studied(table, {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)})
         for table in tables
         if can_be_studied(table)
-    ]
-    parts = [INTRODUCTION, *map(describe_table, tables)]
+    }
+    parts = [INTRODUCTION, *(describe_table(table, table.name in studied) for table in tables)]
     for heading, about, describe in STUDIES:
-        bodies = {study.table.name: describe(study) for study in studied}
+        bodies = {name: describe(study) for name, study in studied.items()}
         if any(bodies.values()):
             parts += [f"## {heading}\n", about, *(f"**{name}**\n\n{body}" for name, body in bodies.items() if body)]
     comparisons = {path.stem: Comparison.read(path) for path in sorted((FOLDER / "comparisons").glob("*.json"))}
     if comparisons:
         parts += ["## Found against published\n", ABOUT_COMPARISONS, describe_comparisons(comparisons)]
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
-    for study in studied:
+    for study in studied.values():
         save_figure(draw_effects(study.fits), folder / name_picture(study.table))
 
 
-def describe_table(table: Table) -> str:
+def describe_table(table: Table, is_studied: bool) -> str:
     """Introduces a table."""
     rows = table.at() if table.rows else []
     counts = [sum(row.digits == d for row in rows) for d in {row.digits for row in rows}]
@@ -162,7 +162,7 @@ def describe_table(table: Table) -> str:
         f"**{table.name}**: {table.about}. {len(counts)} architectures, {len(rows)} trainings; {repeated} "
         "architectures were trained by more than one seed."
     )
-    if not can_be_studied(table):
+    if not is_studied:
         text += (
             " Nothing is said of it yet: too few trainings to take folds and seeds out of scores, or no unseen domain."
         )
@@ -315,15 +315,6 @@ def format_single(judgement: Judgement) -> list[str]:
     return [format_interval(found[name], spec) for name, spec in MEASURES.items()]
 
 
-STUDIES: tuple[tuple[str, str, Callable[[Studied], str]], ...] = (
-    ("When does the order settle?", ABOUT_BUDGETS, describe_budgets),
-    ("What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
-    ("Which search? Simulated searches", ABOUT_DRAWN, describe_drawn_searches),
-    ("Which search? Searches that were run", ABOUT_SEARCHES, describe_searches),
-    ("What is IN worth, and where?", ABOUT_PLACES, describe_places),
-)
-
-
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
     """Draws the effects of IN at the twelve places, of unseen domains beside held-out images."""
     labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
@@ -355,6 +346,15 @@ def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     """Sets a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+STUDIES: tuple[tuple[str, str, Callable[[Studied], str]], ...] = (
+    ("When does the order settle?", ABOUT_BUDGETS, describe_budgets),
+    ("What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
+    ("Which search? Simulated searches", ABOUT_DRAWN, describe_drawn_searches),
+    ("Which search? Searches that were run", ABOUT_SEARCHES, describe_searches),
+    ("What is IN worth, and where?", ABOUT_PLACES, describe_places),
+)
 
 
 @tool("write_studies")
