@@ -26,6 +26,7 @@ class BudgetStudy:
         image_passes: Images that passed forward and backward.
         unseen: Order by the unseen domains at this budget, with that at the largest.
         held_out: Order by held-out people and cameras at this budget, with that by the unseen domains at the largest.
+        difference: By how much that tau-b is above the one of the largest budget, over the same architectures drawn.
         loss: The same of the training loss, the lowest first.
         seeds: Order by the unseen domains of one seed at this budget, with that of another at the largest; None: too
             few repeats.
@@ -35,6 +36,7 @@ class BudgetStudy:
     image_passes: int
     unseen: Interval
     held_out: Interval
+    difference: Interval
     loss: Interval
     seeds: Interval | None
 
@@ -47,20 +49,22 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     """
     last = table.adjust(UNSEEN)
     final = {d: float(np.mean(scores)) for d, scores in last.items()}
+    held_out_at_last = _compare_orders(average(table.observe(HELD_OUT)), final)
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
         unseen = table.adjust(UNSEEN, budget)
-        repeated = [d for d in last if len(unseen.get(d, ())) == len(last[d]) > 1]
+        held_out = _compare_orders(average(table.observe(HELD_OUT, budget)), final)
         losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
         found.append(
             BudgetStudy(
                 budget,
                 count_passes(rows),
                 unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
-                held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
+                held_out=estimate_tau([held_out]),
+                difference=estimate_difference(held_out, held_out_at_last),
                 loss=_compare(average(losses), final),
-                seeds=compare_seeds([unseen[d] for d in repeated], [last[d] for d in repeated]),
+                seeds=_compare_seeds(unseen, last),
             )
         )
     return found
@@ -74,10 +78,12 @@ class SignalStudy:
         tau: Kendall's tau-b of the two.
         difference: By how much that is above the tau-b of ``HELD_OUT``, over the same architectures drawn; None for an
             unseen domain, which is compared with the mean of the others.
+        seeds: Tau-b of one seed's score with the unseen domains of another's; None: too few repeats.
     """
 
     tau: Interval
     difference: Interval | None
+    seeds: Interval | None
 
 
 def study_signals(table: Table) -> dict[str, SignalStudy]:
@@ -88,10 +94,14 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
     """
     unseen = table.groups[UNSEEN]
     seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
-    final = average(table.observe(UNSEEN))
+    final, last = average(table.observe(UNSEEN)), table.adjust(UNSEEN)
     orders = {name: _compare_orders(average(table.observe(name)), final) for name in seen}
     found = {
-        name: SignalStudy(estimate_tau([order]), estimate_difference(order, orders[HELD_OUT]))
+        name: SignalStudy(
+            estimate_tau([order]),
+            estimate_difference(order, orders[HELD_OUT]),
+            _compare_seeds(table.adjust(name), last),
+        )
         for name, order in orders.items()
     }
     for name in unseen if len(unseen) > 1 else ():
@@ -100,7 +110,7 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
             Observation(row.digits, row.fold, row.seed, float(np.mean([table.score(row, other) for other in others])))
             for row in table.at()
         ]
-        found[name] = SignalStudy(_compare(average(table.observe(name)), average(rest)), None)
+        found[name] = SignalStudy(_compare(average(table.observe(name)), average(rest)), None, None)
     return found
 
 
@@ -137,6 +147,12 @@ def average(observations: Sequence[Observation]) -> dict[str, float]:
         UserError: too few trainings to know these parts.
     """
     return {digits: float(np.mean(scores)) for digits, scores in list_by_architecture(observations).items()}
+
+
+def _compare_seeds(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Interval | None:
+    """Compares one score of each training with another score of the same architecture's other trainings."""
+    repeated = [d for d in other if len(one.get(d, ())) == len(other[d]) > 1]
+    return compare_seeds([one[d] for d in repeated], [other[d] for d in repeated])
 
 
 def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:

@@ -67,14 +67,16 @@ from all scores first; the intervals take these parts as known.
 
 ABOUT_BUDGETS = """\
 Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from
-the same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget
-with another's at the end, over the same architectures: how far an order can be trusted at all (–: too few
-architectures were trained twice).
+the same trainings, so shared luck counts as agreement. Held-out people and cameras are what a search sees: the
+column behind them shows by how much their tau is above that at the largest budget. The last column compares one
+seed's order at the budget with another's at the end, over the same architectures: how far an order can be trusted
+at all (–: too few architectures were trained twice).
 """
 ABOUT_SIGNALS = f"""\
 Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and
-by how much it is above that of `{HELD_OUT}`, the same architectures drawn for both. A search that is judged by
-these tables may use `heldout_*` scores alone.
+by how much it is above that of `{HELD_OUT}`, the same architectures drawn for both. The last column compares the
+score of one seed with the unseen domains of another, so that luck is not shared (–: too few architectures were
+trained twice). A search that is judged by these tables may use `heldout_*` scores alone.
 """
 ABOUT_DRAWN = f"""\
 Searches that train networks alone need not be run: their trainings are drawn from the rows of a table, from its
@@ -101,11 +103,12 @@ ABOUT_SEARCHES = """\
 Each row is one method: the mean over its seeds ± 95 % (Student's t). A method with one seed shows tau with the
 bootstrap's interval, which does not cover other seeds, and, if its answer was not trained, the fit's prediction
 interval; with several seeds the error of such predictions is not in ±. The first two rows are for comparison: a
-random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the
-table had suggested. "Its first" and "its first ten" are taken among the trained networks. The last column: places
-that both the search and the table's fit call decided, with the same sign / with the opposite one. An image costs
-a super-network more than a child: several times as much with four separate candidates, less with shared ones
-([costs](search.md#measured)).
+random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
+had suggested; a third one, where networks were trained several times, is the true order, which the noise of the
+trainings keeps from agreeing with the rows (mean of simulations). "Its first" and "its first ten" are taken among
+the trained networks. The last column: places that both the search and the table's fit call decided, with the same
+sign / with the opposite one. An image costs a super-network more than a child: several times as much with four
+separate candidates, less with shared ones ([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
@@ -171,30 +174,36 @@ def describe_table(table: Table, is_studied: bool) -> str:
 
 def describe_budgets(studied: Studied) -> str:
     """Shows when the order settles."""
-    table = studied.table
+    found = study_budgets(studied.table)
     rows = [
-        (str(s.budget), f"{s.image_passes:,}", "–" if s.budget == table.budgets[-1] else format_tau(s.unseen),
-         *map(format_tau, (s.held_out, s.loss, s.seeds)))
-        for s in study_budgets(table)
+        (str(s.budget), f"{s.image_passes:,}", "–" if s is found[-1] else format_tau(s.unseen), format_tau(s.held_out),
+         "–" if s is found[-1] else format_interval(s.difference, "+.2f"), format_tau(s.loss), format_tau(s.seeds))
+        for s in found
     ]  # fmt: skip
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
-              "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
-    return format_markdown(header, rows)
+              "above that at the end", "training loss, lowest first",
+              "unseen domains, another seed and fold")  # fmt: skip
+    enough = next(s.budget for s in found if s.difference.high >= 0)
+    return (
+        f"{format_markdown(header, rows)}\nThe smallest budget at which held-out people and cameras foretell the order "
+        f"not significantly worse than at the largest (95 %): {enough} epochs.\n"
+    )
 
 
 def describe_signals(studied: Studied) -> str:
     """Shows what foretells the order by the unseen domains."""
     found = study_signals(studied.table)
-    seen = {name: (s.tau, s.difference) for name, s in found.items() if s.difference is not None}
+    seen = {name: (s, s.difference) for name, s in found.items() if s.difference is not None}
     single = [s.tau.value for s in found.values() if s.difference is None]
     rows = [
-        (f"`{name}`", format_tau(tau), "–" if name == HELD_OUT else f"{difference.value:+.2f} ({difference.low:+.2f} … "
-         f"{difference.high:+.2f})")
-        for name, (tau, difference) in seen.items()
+        (f"`{name}`", format_tau(s.tau), "–" if name == HELD_OUT else format_interval(difference, "+.2f"),
+         format_tau(s.seeds))
+        for name, (s, difference) in seen.items()
     ]  # fmt: skip
     sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
     told = f"At 95 % for each comparison, {', '.join(sure) or 'no score'} differs from"
-    text = f"{format_markdown(('score', 'tau', f'above `{HELD_OUT}`'), rows)}\n{told} `{HELD_OUT}`.\n"
+    header = ("score", "tau", f"above `{HELD_OUT}`", "with another seed's unseen domains")
+    text = f"{format_markdown(header, rows)}\n{told} `{HELD_OUT}`.\n"
     if single:
         text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
                  f"median {statistics.median(single):.2f}.\n")  # fmt: skip
@@ -278,6 +287,9 @@ def describe_searches(studied: Studied) -> str:
         ("a random order", "–", "–", *format_random(fewest), "–"),
         ("fewest norms first", "–", "–", *format_single(fewest), "–"),
     ]
+    if fewest.perfect:
+        true = [f"{getattr(fewest.perfect, name):{spec}}".replace("nan", "–") for name, spec in MEASURES.items()]
+        rows.append(("the true order", "–", "–", *true, "–"))
     for s in searches:
         means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"

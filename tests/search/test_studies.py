@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from search.arrays import plan_runs
+from search.judge import Interval
 from search.places import PLACE_NAMES
 from search.studies import can_be_studied, list_named, study_budgets, study_signals
 from search.table import Row, Table
@@ -41,6 +42,8 @@ def test_budgets():
     for tau in (early.unseen, early.held_out, early.loss):
         assert abs(tau.value) < 0.4
         assert tau.low < tau.value < tau.high
+    assert early.difference.high < 0 and late.difference == Interval(0, 0, 0)
+    assert early.difference.value == pytest.approx(early.held_out.value - late.held_out.value)
 
 
 def test_signals():
@@ -53,6 +56,15 @@ def test_signals():
     assert seen.difference.low <= seen.difference.value < -1.9
     assert seen.difference.value <= seen.difference.high < -1.5
     assert all(0.9 < found[name].tau.value <= 1 and found[name].difference is None for name in UNSEEN)
+    assert held_out.seeds.value > 0.95 and seen.seeds.value < -0.95
+    assert {found[name].seeds for name in UNSEEN} == {None}
+
+
+def test_seeds_do_not_share_their_luck():
+    found = study_signals(simulate(late_noise=0.5))
+    assert found["heldout_new/mAP"].tau.value > 0.95  # of the same trainings
+    assert abs(found["heldout_new/mAP"].seeds.value) < 0.4
+    assert study_signals(simulate(num_rows=80))["heldout_new/mAP"].seeds is None  # the first 40 trainings
 
 
 def test_places():

@@ -48,13 +48,14 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "Nothing is said of it yet" in small and "**small**" not in whole
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in introduction
     assert whole.count("**whole**") == 5
-    assert "| 40 | 4,000 | – | " in whole
+    assert "| 40 | 4,000 | – | " in whole and "than at the largest (95 %): 40 epochs." in whole
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
     assert "too few for fits of 32, which need 52" in whole and "| a fit of 32" not in whole
     assert "At 95 % for each comparison, `synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
+    assert "| the true order | – | – | 0.86 | " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 
