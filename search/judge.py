@@ -21,7 +21,7 @@ from scipy import stats
 from search.effects import fit_effects
 from search.submission import Submission
 from search.table import UNSEEN, Row, Table
-from search.trainings import Observation, collect_trainings, group_scores
+from search.trainings import Observation, Repeats, collect_trainings, group_scores
 from utils.errors import UserError
 
 NUM_DRAWS = 2000  # of the bootstrap
@@ -91,7 +91,8 @@ class Judgement:
         tau: Its tau-b with an interval.
         random: Expected measures of a random ranking.
         random_range: Between which two 95 % of random rankings lie, measure by measure.
-        perfect: Expected measures of the true order; None without repeated trainings.
+        perfect: Expected measures of the true order, and between which two they lie at 95 %, since the repeats are few
+            to estimate the noise from; None without repeated trainings.
         num_repeated: Architectures that were trained by several seeds.
         tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than ``MIN_REPEATED``.
         noise: Standard deviation between trainings of one architecture; NaN without repeats.
@@ -104,7 +105,7 @@ class Judgement:
     tau: Interval
     random: Measures
     random_range: tuple[Measures, Measures]
-    perfect: Measures | None
+    perfect: tuple[Measures, Measures, Measures] | None
     num_repeated: int
     tau_of_seeds: Interval | None
     noise: float
@@ -159,7 +160,7 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         tau=estimate_tau([compare_orders(given, truth)]),
         random=expect_random(truth),
         random_range=spread_random(truth),
-        perfect=None if np.isnan(noise) else expect_perfect(truth, noise / np.sqrt(counts)),
+        perfect=bound_perfect(truth, counts, data.repeats) if data.repeats.df else None,
         num_repeated=int(np.count_nonzero(counts > 1)),
         tau_of_seeds=compare_seeds([by_digits[d] for d in digits if len(by_digits[d]) > 1]),
         noise=float(noise),
@@ -242,6 +243,20 @@ def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
     generator = np.random.default_rng(0)
     draws = [measure(without, without + noise * generator.standard_normal(len(truth))) for _ in range(NUM_SIMULATED)]
     return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
+
+
+def bound_perfect(truth: np.ndarray, counts: np.ndarray, repeats: Repeats) -> tuple[Measures, Measures, Measures]:
+    """Simulates the measures of the true order; then the lowest and the highest within the noise's 95 % interval.
+
+    Args:
+        truth: As ``expect_perfect``.
+        counts: Of each architecture's trainings, (n,).
+        repeats: From which the noise is known; there are some.
+    """
+    ends = repeats.df / stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], repeats.df)
+    found = [expect_perfect(truth, np.sqrt(repeats.noise * factor / counts)) for factor in (1, *ends)]
+    values = np.array([astuple(measures) for measures in found])
+    return found[0], Measures(*values.min(axis=0).tolist()), Measures(*values.max(axis=0).tolist())
 
 
 def compare_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None) -> Interval | None:

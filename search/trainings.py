@@ -36,11 +36,13 @@ class Repeats(NamedTuple):
             are no repeats.
         share: Of the variance around these means, how much trainings of one architecture have in common.
         noise: Variance between trainings of one architecture; NaN: there are no repeats.
+        df: Degrees of freedom of that variance.
     """
 
     lack_of_fit: float | None
     share: float
     noise: float
+    df: int
 
 
 class Trainings(NamedTuple):
@@ -58,7 +60,7 @@ class Trainings(NamedTuple):
     nuisance: np.ndarray
     scores: np.ndarray
     whitening: np.ndarray
-    repeats: Repeats = Repeats(None, 0.0, float("nan"))
+    repeats: Repeats = Repeats(None, 0.0, float("nan"), 0)
 
     def select(self, rows: np.ndarray) -> "Trainings":
         """Keeps some rows, (n,) bool, with all trainings of an architecture or none."""
@@ -166,13 +168,13 @@ def _compare_repeats(genotypes: np.ndarray, nuisance: np.ndarray, scores: np.nda
     by_candidates, by_cells = np.hstack([nuisance, code_candidates(genotypes)]), np.hstack([nuisance[:, 1:], same])
     (left, df_left), (pure, df_pure) = (_sum_squares(design, scores) for design in (by_candidates, by_cells))
     if df_pure < 1 or df_left <= df_pure:
-        return Repeats(None, 0.0, float("nan"))
+        return Repeats(None, 0.0, float("nan"), 0)
     noise = max(pure / df_pure, np.finfo(float).tiny)
     q, _ = np.linalg.qr(by_candidates)
     weight = len(scores) - float(((same.T @ q) ** 2).sum())  # of the architectures' own variance in ``left``
     own = max(0.0, (left - noise * df_left) / weight)
     p_value = stats.f.sf((left - pure) / (df_left - df_pure) / noise, df_left - df_pure, df_pure)
-    return Repeats(float(p_value), min(own / (own + noise), MAX_SHARE), noise)
+    return Repeats(float(p_value), min(own / (own + noise), MAX_SHARE), noise, df_pure)
 
 
 def _sum_squares(design: np.ndarray, scores: np.ndarray) -> tuple[float, int]:

@@ -13,8 +13,9 @@ The table shows how the search orders the trained networks: Kendall's tau-b with
 architectures), the same within the best tenth, how far the best of its first and of its first ten networks is behind
 the best of all, and what share of the networks its first is better than. Beside that stand a random order, its mean
 and where 95 % of them lie, and, once architectures were trained several times, the true order, which noise of the
-trainings keeps from agreeing with the rows. Below: the architecture that the search chose; where the table lacks it,
-its score is predicted from what its candidates are worth. Exit code 2 after a user error.
+trainings keeps from agreeing with the rows: the mean of simulations, and its range within the noise's 95 % interval.
+Below: the architecture that the search chose; where the table lacks it, its score is predicted from what its candidates
+are worth. Exit code 2 after a user error.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
         search = judgement.tau if name == "tau" else Interval(value, math.nan, math.nan)
         cells = [format_interval(search, spec), format_interval(Interval(expected, *ends), spec)]
         if judgement.perfect:
-            cells.append(f"{getattr(judgement.perfect, name):{spec}}".replace("nan", "–"))
+            cells.append(format_interval(Interval(*(getattr(m, name) for m in judgement.perfect)), spec))
         rows.append((label, *cells))
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]

@@ -20,7 +20,7 @@ from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_
 from search.compare import Interval as Mean
 from search.confirm import CONFIRM_SEEDS
 from search.effects import EffectsFit
-from search.judge import Interval, Judgement, compare_orders, estimate_tau
+from search.judge import Interval, Judgement, Measures, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals
@@ -105,10 +105,11 @@ bootstrap's interval, which does not cover other seeds, and, if its answer was n
 interval; with several seeds the error of such predictions is not in ±. The first two rows are for comparison: a
 random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
 had suggested; a third one, where networks were trained several times, is the true order, which the noise of the
-trainings keeps from agreeing with the rows (mean of simulations). "Its first" and "its first ten" are taken among
-the trained networks. The last column: places that both the search and the table's fit call decided, with the same
-sign / with the opposite one. An image costs a super-network more than a child: several times as much with four
-separate candidates, less with shared ones ([costs](search.md#measured)).
+trainings keeps from agreeing with the rows (mean of simulations, and its range within the noise's 95 % interval).
+"Its first" and "its first ten" are taken among the trained networks. The last column: places that both the search
+and the table's fit call decided, with the same sign / with the opposite one. An image costs a super-network more
+than a child: several times as much with four separate candidates, less with shared ones
+([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
@@ -284,12 +285,11 @@ def describe_searches(studied: Studied) -> str:
         return ""
     fewest = judge_fewest_norms(table)
     rows = [
-        ("a random order", "–", "–", *format_random(fewest), "–"),
+        ("a random order", "–", "–", *format_measures(fewest.random, *fewest.random_range), "–"),
         ("fewest norms first", "–", "–", *format_single(fewest), "–"),
     ]
     if fewest.perfect:
-        true = [f"{getattr(fewest.perfect, name):{spec}}".replace("nan", "–") for name, spec in MEASURES.items()]
-        rows.append(("the true order", "–", "–", *true, "–"))
+        rows.append(("the true order", "–", "–", *format_measures(*fewest.perfect), "–"))
     for s in searches:
         means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
@@ -313,9 +313,8 @@ def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
     return "\n".join(parts)
 
 
-def format_random(judgement: Judgement) -> list[str]:
-    """Writes the measures of a random order: mean and range."""
-    found = (judgement.random, *judgement.random_range)
+def format_measures(*found: Measures) -> list[str]:
+    """Writes measures, their means and both ends."""
     return [format_interval(Interval(*(getattr(m, name) for m in found)), spec) for name, spec in MEASURES.items()]
 
 

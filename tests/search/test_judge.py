@@ -14,6 +14,7 @@ from search.arrays import plan_runs
 from search.judge import (
     Interval,
     Measures,
+    bound_perfect,
     check_unseen,
     compare_orders,
     compare_seeds,
@@ -28,6 +29,7 @@ from search.judge import (
 )
 from search.submission import Submission
 from search.table import Table
+from search.trainings import Repeats
 from tests.search.test_table import make_row
 from utils.errors import UserError
 
@@ -134,6 +136,19 @@ def test_true_order_is_simulated_as_noise_lets_it_agree(monkeypatch):
     assert expect_perfect(rows, noise * 10) == expect_random(rows)
 
 
+def test_range_of_the_true_orders_measures_holds_what_it_reaches():
+    generator = np.random.default_rng(11)
+    held = []
+    for _ in range(60):
+        truth = generator.normal(size=60)
+        rows = truth + 0.8 * generator.normal(size=60)
+        noise = 0.64 * generator.chisquare(20) / 20  # as ten architectures with three trainings each estimate it
+        _, low, high = bound_perfect(rows, np.ones(60), Repeats(None, 0.0, noise, 20))
+        reached = np.mean([measure(truth, truth + 0.8 * generator.normal(size=60)).tau for _ in range(20)])
+        held.append(low.tau < reached < high.tau)
+    assert np.mean(held) > 0.85
+
+
 def test_seeds_are_compared_over_all_pairs_of_trainings():
     generator = np.random.default_rng(5)
     scores = generator.normal(size=(12, 3))
@@ -194,10 +209,12 @@ def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
     best = module.np.base_repr(int(truth.argmax()), 4).zfill(6)
     found = judge_search(table, table.at(), "b/mAP", truth, best)
     assert (found.num_architectures, found.num_trainings, found.num_repeated) == (66, 98, 16)
-    assert found.tau.low <= found.perfect.tau <= found.tau.high
-    assert 0.7 < found.perfect.tau < 0.95
+    perfect, low, high = found.perfect
+    assert found.tau.low <= perfect.tau <= found.tau.high
+    assert 0.7 < low.tau < perfect.tau < high.tau < 0.95
+    assert low.regret <= perfect.regret <= high.regret
     assert found.noise == pytest.approx(0.01, rel=0.3)
-    assert found.tau_of_seeds.value < found.perfect.tau  # two noisy orders agree less than a noisy and the true one
+    assert found.tau_of_seeds.value < perfect.tau  # two noisy orders agree less than a noisy and the true one
     assert found.search.regret < found.random.regret_of_ten < found.random.regret
     assert found.answer.num_trainings == 0
     assert found.answer.percentile.value > 0.9

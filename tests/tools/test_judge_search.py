@@ -62,10 +62,11 @@ def test_good_scores_are_seen_to_be_good(table, tmp_path, capsys):
     (tmp_path / "scores.txt").write_text(text)
     assert main([str(tmp_path / "scores.txt"), "--table", str(table), "--metric", "b/mAP", "--budget", "10"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Kendall"))
-    tau, *_, perfect = row.removeprefix("Kendall's tau-b").split()
+    tau, *_, perfect, low, _, high = row.removeprefix("Kendall's tau-b").split()
     assert "  0.00 (-0." in row
     assert float(tau) > 0.7
     assert float(perfect) == pytest.approx(float(tau), abs=0.15)
+    assert float(low.strip("(")) < float(perfect) < float(high.strip(")"))
 
 
 def test_several_highest_scores_are_no_answer(table, tmp_path, capsys):
