@@ -4,7 +4,7 @@ A ranking is judged by the rows of a table at one budget, the parts of fold and 
 beside those of a random one, whose means are exact, and of a perfect one: noise of the trainings keeps even the true
 order from agreeing with the rows, by as much as their repeats say.
 
-Intervals are percentiles of a bootstrap over architectures.
+Intervals are percentiles of a bootstrap over architectures; that of the noise is a chi-square one.
 
 Source: Kendall, "The treatment of ties in ranking problems" (1945), on tau-b; Efron, Tibshirani, "An Introduction to
 the Bootstrap" (1993), chapter 13.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import combinations, permutations, zip_longest
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -63,6 +64,14 @@ class Measures:
     percentile: float
 
 
+class Expected(NamedTuple):
+    """Measures that are expected of an order, and the ends of their ranges, measure by measure."""
+
+    mean: Measures
+    low: Measures
+    high: Measures
+
+
 @dataclass(frozen=True)
 class AnswerScore:
     """A search's answer, trained or not.
@@ -89,10 +98,9 @@ class Judgement:
         num_trainings: Rows.
         search: The search's measures.
         tau: Its tau-b with an interval.
-        random: Expected measures of a random ranking.
-        random_range: Between which two 95 % of random rankings lie, measure by measure.
-        perfect: Expected measures of the true order, and between which two they lie at 95 %, since the repeats are few
-            to estimate the noise from; None without repeated trainings.
+        random: Of a random ranking, and where 95 % of such rankings lie.
+        perfect: Of the true order, and what that becomes at the ends of the noise's 95 % interval, since few repeats
+            tell the noise; the measures against one set of rows may lie outside. None without repeated trainings.
         num_repeated: Architectures that were trained by several seeds.
         tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than ``MIN_REPEATED``.
         noise: Standard deviation between trainings of one architecture; NaN without repeats.
@@ -103,9 +111,8 @@ class Judgement:
     num_trainings: int
     search: Measures
     tau: Interval
-    random: Measures
-    random_range: tuple[Measures, Measures]
-    perfect: tuple[Measures, Measures, Measures] | None
+    random: Expected
+    perfect: Expected | None
     num_repeated: int
     tau_of_seeds: Interval | None
     noise: float
@@ -158,8 +165,7 @@ def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.nda
         num_trainings=len(rows),
         search=measure(given, truth),
         tau=estimate_tau([compare_orders(given, truth)]),
-        random=expect_random(truth),
-        random_range=spread_random(truth),
+        random=Expected(expect_random(truth), *spread_random(truth)),
         perfect=bound_perfect(truth, counts, data.repeats) if data.repeats.df else None,
         num_repeated=int(np.count_nonzero(counts > 1)),
         tau_of_seeds=compare_seeds([by_digits[d] for d in digits if len(by_digits[d]) > 1]),
@@ -245,18 +251,20 @@ def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
     return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
 
 
-def bound_perfect(truth: np.ndarray, counts: np.ndarray, repeats: Repeats) -> tuple[Measures, Measures, Measures]:
-    """Simulates the measures of the true order; then the lowest and the highest within the noise's 95 % interval.
+def bound_perfect(truth: np.ndarray, counts: np.ndarray, repeats: Repeats) -> Expected:
+    """Simulates the measures of the true order with the estimated noise, and with both ends of its 95 % interval.
+
+    The noise is taken as normal and the same for all architectures.
 
     Args:
-        truth: As ``expect_perfect``.
+        truth: Mean scores of the architectures, (n,), noise included.
         counts: Of each architecture's trainings, (n,).
         repeats: From which the noise is known; there are some.
     """
     ends = repeats.df / stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], repeats.df)
     found = [expect_perfect(truth, np.sqrt(repeats.noise * factor / counts)) for factor in (1, *ends)]
     values = np.array([astuple(measures) for measures in found])
-    return found[0], Measures(*values.min(axis=0).tolist()), Measures(*values.max(axis=0).tolist())
+    return Expected(found[0], Measures(*values.min(axis=0).tolist()), Measures(*values.max(axis=0).tolist()))
 
 
 def compare_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None) -> Interval | None:

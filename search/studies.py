@@ -26,7 +26,6 @@ class BudgetStudy:
         image_passes: Images that passed forward and backward.
         unseen: Order by the unseen domains at this budget, with that at the largest.
         held_out: Order by held-out people and cameras at this budget, with that by the unseen domains at the largest.
-        difference: By how much that tau-b is above the one of the largest budget, over the same architectures drawn.
         loss: The same of the training loss, the lowest first.
         seeds: Order by the unseen domains of one seed at this budget, with that of another at the largest; None: too
             few repeats.
@@ -36,7 +35,6 @@ class BudgetStudy:
     image_passes: int
     unseen: Interval
     held_out: Interval
-    difference: Interval
     loss: Interval
     seeds: Interval | None
 
@@ -49,20 +47,17 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     """
     last = table.adjust(UNSEEN)
     final = {d: float(np.mean(scores)) for d, scores in last.items()}
-    held_out_at_last = _compare_orders(average(table.observe(HELD_OUT)), final)
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
         unseen = table.adjust(UNSEEN, budget)
-        held_out = _compare_orders(average(table.observe(HELD_OUT, budget)), final)
         losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
         found.append(
             BudgetStudy(
                 budget,
                 count_passes(rows),
                 unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
-                held_out=estimate_tau([held_out]),
-                difference=estimate_difference(held_out, held_out_at_last),
+                held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
                 loss=_compare(average(losses), final),
                 seeds=_compare_seeds(unseen, last),
             )
@@ -78,7 +73,7 @@ class SignalStudy:
         tau: Kendall's tau-b of the two.
         difference: By how much that is above the tau-b of ``HELD_OUT``, over the same architectures drawn; None for an
             unseen domain, which is compared with the mean of the others.
-        seeds: Tau-b of one seed's score with the unseen domains of another's; None: too few repeats.
+        seeds: Tau-b of one training's score with the unseen domains of another's; None: too few repeats.
     """
 
     tau: Interval

@@ -31,6 +31,7 @@ from search.judge import (
     check_unseen,
     compare_orders,
     compute_percentiles,
+    estimate_difference,
     estimate_tau,
     judge_search,
     measure,
@@ -104,6 +105,21 @@ class DrawnStudy:
     regret: Interval
     percentile: Interval
     most_frequent: tuple[str, float]
+
+
+@dataclass(frozen=True)
+class LeftOutStudy:
+    """How fits at a budget predict networks that are left out, with the bootstrap's intervals.
+
+    Attributes:
+        budget: In epochs.
+        tau: Kendall's tau-b of the predictions with the order by the unseen domains at the largest budget.
+        difference: That minus the tau-b of fits at the largest budget, over the same networks drawn.
+    """
+
+    budget: int
+    tau: Interval
+    difference: Interval
 
 
 def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
@@ -235,22 +251,29 @@ def _draw_fits(table: Table, budget: int, digits: Sequence[str]) -> Iterator[tup
         yield chosen, rest, predicted
 
 
-def study_left_out(table: Table, budget: int) -> Interval | None:
+def study_left_out(table: Table) -> list[LeftOutStudy]:
     """Studies how fits by held-out images order random networks, each of which is left out of its own fit.
 
     It therefore needs fewer networks than ``study_designs``.
 
     Returns:
-        Kendall's tau-b with the order by the unseen domains, and the bootstrap's 95 % interval; None: too few networks.
+        One for each budget; none: too few networks.
     """
-    rows = [o for o in table.observe(HELD_OUT, budget) if o.digits not in HAND_PICKED]
     truth = average(table.observe(UNSEEN))
-    try:
-        left_out = predict_left_out(rows)
-    except UserError:
-        return None
-    pairs = [(predicted, truth[digits]) for digits, (_, predicted) in left_out.items() if digits in truth]
-    return estimate_tau([compare_orders(*np.array(pairs).T)])
+    predicted = []
+    for budget in table.budgets:
+        rows = [o for o in table.observe(HELD_OUT, budget) if o.digits not in HAND_PICKED]
+        try:
+            predicted.append({digits: value for digits, (_, value) in predict_left_out(rows).items()})
+        except UserError:
+            return []
+    shared = sorted(truth.keys() & set.intersection(*(set(p) for p in predicted)))
+    scores = np.array([truth[d] for d in shared])
+    orders = [compare_orders(np.array([p[d] for d in shared]), scores) for p in predicted]
+    return [
+        LeftOutStudy(budget, estimate_tau([order]), estimate_difference(order, orders[-1]))
+        for budget, order in zip(table.budgets, orders, strict=True)
+    ]
 
 
 def _judge_drawn(

@@ -35,8 +35,9 @@ class Repeats(NamedTuple):
         lack_of_fit: P-value of the test that architectures differ by no more than their candidates' means; None: there
             are no repeats.
         share: Of the variance around these means, how much trainings of one architecture have in common.
-        noise: Variance between trainings of one architecture; NaN: there are no repeats.
-        df: Degrees of freedom of that variance.
+        noise: Variance between trainings of one architecture; NaN: there are no repeats. Where architectures seem to
+            share nothing beyond these means, all that the means leave over counts as such noise.
+        df: Degrees of freedom of that variance; 0: there are no repeats.
     """
 
     lack_of_fit: float | None
@@ -172,9 +173,11 @@ def _compare_repeats(genotypes: np.ndarray, nuisance: np.ndarray, scores: np.nda
     noise = max(pure / df_pure, np.finfo(float).tiny)
     q, _ = np.linalg.qr(by_candidates)
     weight = len(scores) - float(((same.T @ q) ** 2).sum())  # of the architectures' own variance in ``left``
-    own = max(0.0, (left - noise * df_left) / weight)
-    p_value = stats.f.sf((left - pure) / (df_left - df_pure) / noise, df_left - df_pure, df_pure)
-    return Repeats(float(p_value), min(own / (own + noise), MAX_SHARE), noise, df_pure)
+    own = (left - noise * df_left) / weight
+    p_value = float(stats.f.sf((left - pure) / (df_left - df_pure) / noise, df_left - df_pure, df_pure))
+    if own <= 0:
+        return Repeats(p_value, 0.0, max(left / df_left, np.finfo(float).tiny), df_left)
+    return Repeats(p_value, min(own / (own + noise), MAX_SHARE), noise, df_pure)
 
 
 def _sum_squares(design: np.ndarray, scores: np.ndarray) -> tuple[float, int]:

@@ -13,7 +13,7 @@ The table shows how the search orders the trained networks: Kendall's tau-b with
 architectures), the same within the best tenth, how far the best of its first and of its first ten networks is behind
 the best of all, and what share of the networks its first is better than. Beside that stand a random order, its mean
 and where 95 % of them lie, and, once architectures were trained several times, the true order, which noise of the
-trainings keeps from agreeing with the rows: the mean of simulations, and its range within the noise's 95 % interval.
+trainings keeps from agreeing with the rows: its expected value, and how far that moves over the noise's 95 % interval.
 Below: the architecture that the search chose; where the table lacks it, its score is predicted from what its candidates
 are worth. Exit code 2 after a user error.
 """
@@ -38,7 +38,7 @@ MEASURES = {"tau": ".2f", "top_tau": ".2f", "regret": ".1%", "regret_of_ten": ".
 
 def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
     """Sets the table and the lines below it."""
-    rows, (low, high) = [], judgement.random_range
+    rows, expected = [], [judgement.random] + ([judgement.perfect] if judgement.perfect else [])
     labels = (
         "Kendall's tau-b",
         "tau-b within the best tenth",
@@ -47,12 +47,9 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
         "its first is better than",
     )
     for label, (name, spec) in zip(labels, MEASURES.items(), strict=True):
-        value, expected, *ends = (getattr(m, name) for m in (judgement.search, judgement.random, low, high))
-        search = judgement.tau if name == "tau" else Interval(value, math.nan, math.nan)
-        cells = [format_interval(search, spec), format_interval(Interval(expected, *ends), spec)]
-        if judgement.perfect:
-            cells.append(format_interval(Interval(*(getattr(m, name) for m in judgement.perfect)), spec))
-        rows.append((label, *cells))
+        search = judgement.tau if name == "tau" else Interval(getattr(judgement.search, name), math.nan, math.nan)
+        beside = [Interval(*(getattr(m, name) for m in measures)) for measures in expected]
+        rows.append((label, *(format_interval(interval, spec) for interval in (search, *beside))))
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
     if math.isnan(judgement.noise):

@@ -20,7 +20,7 @@ from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_
 from search.compare import Interval as Mean
 from search.confirm import CONFIRM_SEEDS
 from search.effects import EffectsFit
-from search.judge import Interval, Judgement, Measures, compare_orders, estimate_tau
+from search.judge import Expected, Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals
@@ -45,6 +45,7 @@ from utils.plots import save_figure
 from utils.tool import tool
 
 PAGE_NAME = "studies.md"
+MARGIN = 0.1  # of tau, that a smaller budget may lose
 NUM_RANDOM = (8, NUM_RUNS, NUM_CONFIRMED_ALL)  # networks, of which the best is taken
 INTRODUCTION = """\
 # Studies
@@ -67,16 +68,17 @@ from all scores first; the intervals take these parts as known.
 
 ABOUT_BUDGETS = """\
 Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from
-the same trainings, so shared luck counts as agreement. Held-out people and cameras are what a search sees: the
-column behind them shows by how much their tau is above that at the largest budget. The last column compares one
-seed's order at the budget with another's at the end, over the same architectures: how far an order can be trusted
-at all (–: too few architectures were trained twice).
+the same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget
+with another's at the end, over the same architectures: how far an order can be trusted at all (–: too few
+architectures were trained twice).
 """
 ABOUT_SIGNALS = f"""\
 Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and
 by how much it is above that of `{HELD_OUT}`, the same architectures drawn for both. The last column compares the
-score of one seed with the unseen domains of another, so that luck is not shared (–: too few architectures were
-trained twice). A search that is judged by these tables may use `heldout_*` scores alone.
+score of one training with the unseen domains of another one of the same architecture, which shares neither seed
+nor fold, so that chance in training does not count as agreement. It is over the architectures that were trained
+several times alone, and over single trainings, so that it is no part of the first column (–: too few). A search
+that is judged by these tables may use `heldout_*` scores alone.
 """
 ABOUT_DRAWN = f"""\
 Searches that train networks alone need not be run: their trainings are drawn from the rows of a table, from its
@@ -104,12 +106,12 @@ Each row is one method: the mean over its seeds ± 95 % (Student's t). A method 
 bootstrap's interval, which does not cover other seeds, and, if its answer was not trained, the fit's prediction
 interval; with several seeds the error of such predictions is not in ±. The first two rows are for comparison: a
 random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
-had suggested; a third one, where networks were trained several times, is the true order, which the noise of the
-trainings keeps from agreeing with the rows (mean of simulations, and its range within the noise's 95 % interval).
-"Its first" and "its first ten" are taken among the trained networks. The last column: places that both the search
-and the table's fit call decided, with the same sign / with the opposite one. An image costs a super-network more
-than a child: several times as much with four separate candidates, less with shared ones
-([costs](search.md#measured)).
+had suggested. The true order is what an order without any error would score (estimated where networks were trained
+several times): noise of the trainings keeps even that from agreeing with them. Its brackets show how far this mean
+moves over the noise's 95 % interval; by chance, a search may do better against one table. "Its first" and "its
+first ten" are taken among the trained networks. The last column: places that both the search and the table's fit
+call decided, with the same sign / with the opposite one. An image costs a super-network more than a child: several
+times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
@@ -175,26 +177,21 @@ def describe_table(table: Table, is_studied: bool) -> str:
 
 def describe_budgets(studied: Studied) -> str:
     """Shows when the order settles."""
-    found = study_budgets(studied.table)
+    table = studied.table
     rows = [
-        (str(s.budget), f"{s.image_passes:,}", "–" if s is found[-1] else format_tau(s.unseen), format_tau(s.held_out),
-         "–" if s is found[-1] else format_interval(s.difference, "+.2f"), format_tau(s.loss), format_tau(s.seeds))
-        for s in found
+        (str(s.budget), f"{s.image_passes:,}", "–" if s.budget == table.budgets[-1] else format_tau(s.unseen),
+         *map(format_tau, (s.held_out, s.loss, s.seeds)))
+        for s in study_budgets(table)
     ]  # fmt: skip
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
-              "above that at the end", "training loss, lowest first",
-              "unseen domains, another seed and fold")  # fmt: skip
-    enough = next(s.budget for s in found if s.difference.high >= 0)
-    return (
-        f"{format_markdown(header, rows)}\nThe smallest budget at which held-out people and cameras foretell the order "
-        f"not significantly worse than at the largest (95 %): {enough} epochs.\n"
-    )
+              "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
+    return format_markdown(header, rows)
 
 
 def describe_signals(studied: Studied) -> str:
     """Shows what foretells the order by the unseen domains."""
     found = study_signals(studied.table)
-    seen = {name: (s, s.difference) for name, s in found.items() if s.difference is not None}
+    seen = {name: (s, s.difference) for name, s in found.items() if s.difference}
     single = [s.tau.value for s in found.values() if s.difference is None]
     rows = [
         (f"`{name}`", format_tau(s.tau), "–" if name == HELD_OUT else format_interval(difference, "+.2f"),
@@ -203,7 +200,7 @@ def describe_signals(studied: Studied) -> str:
     ]  # fmt: skip
     sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
     told = f"At 95 % for each comparison, {', '.join(sure) or 'no score'} differs from"
-    header = ("score", "tau", f"above `{HELD_OUT}`", "with another seed's unseen domains")
+    header = ("score", "tau", f"above `{HELD_OUT}`", "unseen domains, another seed and fold")
     text = f"{format_markdown(header, rows)}\n{told} `{HELD_OUT}`.\n"
     if single:
         text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
@@ -258,13 +255,23 @@ def describe_drawn_searches(studied: Studied) -> str:
         text += f", too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}"
     elif not designs:
         text += f"; most draws of {NUM_RUNS} cannot tell the effects of candidates and folds apart"
-    left_out = [(str(budget), format_tau(study_left_out(table, budget))) for budget in budgets]
+    return f"{text}. {describe_best(table)}\n\n{format_markdown(header, rows)}\n{describe_left_out(table)}"
+
+
+def describe_left_out(table: Table) -> str:
+    """Shows how fits at each budget predict networks that they were not made of, and which budget is enough."""
+    found = study_left_out(table)
+    if not found:
+        return "There are too few networks to leave any out of a fit.\n"
+    rows = [(str(s.budget), format_tau(s.tau), "–" if s is found[-1] else format_interval(s.difference, "+.2f"))
+            for s in found]  # fmt: skip
+    enough = next(s.budget for i, s in enumerate(found) if all(t.difference.low > -MARGIN for t in found[i:]))
     return (
-        f"{text}. {describe_best(table)}\n\n{format_markdown(header, rows)}\nEach of the {num_networks} predicted by a "
-        "fit, by held-out images, of all others: tau of these predictions with the order by the unseen domains at the "
-        "largest budget, here with the bootstrap's interval. Left-out networks are predicted somewhat worse than "
-        "others.\n\n"
-        f"{format_markdown(('epochs', 'tau'), left_out)}"
+        "Each of these networks predicted by a fit, by held-out images, of all others: tau of the predictions with the "
+        "order by the unseen domains at the largest budget, and by how much it is above that of fits at the largest "
+        "budget, here with the bootstrap's intervals. Left-out networks are predicted somewhat worse than others.\n\n"
+        f"{format_markdown(('epochs', 'tau', 'above that at the end'), rows)}\n"
+        f"The smallest budget from which on fits lose less than {MARGIN} of tau (95 %): {enough} epochs.\n"
     )
 
 
@@ -285,11 +292,11 @@ def describe_searches(studied: Studied) -> str:
         return ""
     fewest = judge_fewest_norms(table)
     rows = [
-        ("a random order", "–", "–", *format_measures(fewest.random, *fewest.random_range), "–"),
+        ("a random order", "–", "–", *format_measures(fewest.random), "–"),
         ("fewest norms first", "–", "–", *format_single(fewest), "–"),
     ]
     if fewest.perfect:
-        rows.append(("the true order", "–", "–", *format_measures(*fewest.perfect), "–"))
+        rows.append(("the true order", "–", "–", *format_measures(fewest.perfect), "–"))
     for s in searches:
         means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
@@ -313,9 +320,9 @@ def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
     return "\n".join(parts)
 
 
-def format_measures(*found: Measures) -> list[str]:
-    """Writes measures, their means and both ends."""
-    return [format_interval(Interval(*(getattr(m, name) for m in found)), spec) for name, spec in MEASURES.items()]
+def format_measures(expected: Expected) -> list[str]:
+    """Writes the mean and the range of each measure."""
+    return [format_interval(Interval(*(getattr(m, name) for m in expected)), spec) for name, spec in MEASURES.items()]
 
 
 def format_single(judgement: Judgement) -> list[str]:

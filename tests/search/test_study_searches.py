@@ -218,17 +218,21 @@ def test_studies_are_of_the_designed_search_as_it_is_set_up():
 
 def test_networks_that_are_left_out():
     table = simulate(0.02, early_noise=2.0)
-    late, early = study_left_out(table, 40), study_left_out(table, 10)
-    assert late.low < late.value < late.high
-    assert late.value > 0.5 and abs(early.value) < 0.3
+    early, late = study_left_out(table)
+    assert (early.budget, late.budget) == (10, 40)
+    assert late.tau.low < late.tau.value < late.tau.high
+    assert late.tau.value > 0.5 and abs(early.tau.value) < 0.3
+    assert late.difference == Interval(0, 0, 0)
+    assert early.difference.value == pytest.approx(early.tau.value - late.tau.value)
+    assert early.difference.low < early.difference.value < early.difference.high < 0
     fit = fit_effects(table.observe("heldout_new/mAP", 40))
     truth = {digits: found.mean() for digits, found in table.adjust("unseen/mAP", 40).items()}
     assert set(fit.left_out) == set(truth)
     pairs = [(fit.left_out[digits][1], truth[digits]) for digits in truth]
-    assert late.value == pytest.approx(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
+    assert late.tau.value == pytest.approx(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
 
 
 def test_left_out_networks_that_are_too_few(monkeypatch):
     table = simulate()
     monkeypatch.setattr(module, "HAND_PICKED", set(sorted({row.digits for row in table.rows})[15:]))
-    assert study_left_out(table, 40) is None
+    assert study_left_out(table) == []

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from search.compare import Comparison
+from search.judge import Interval
+from search.study_searches import LeftOutStudy
 from search.table import Table, append_rows
 from tests.search.test_studies import UNSEEN, simulate
 from tests.search.test_study_searches import TRUTH, write_search
@@ -48,14 +50,14 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "Nothing is said of it yet" in small and "**small**" not in whole
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in introduction
     assert whole.count("**whole**") == 5
-    assert "| 40 | 4,000 | – | " in whole and "than at the largest (95 %): 40 epochs." in whole
+    assert "| 40 | 4,000 | – | " in whole and "lose less than 0.1 of tau (95 %): 40 epochs." in whole
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
     assert "too few for fits of 32, which need 52" in whole and "| a fit of 32" not in whole
     assert "At 95 % for each comparison, `synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
-    assert "| the true order | – | – | 0.86 (0." in whole
+    assert "| the true order | – | – | 0.87 (0." in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 
@@ -63,16 +65,29 @@ def test_page_of_a_table(tmp_path, monkeypatch):
 def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
     table = simulate(0.02, num_extra=40)
     monkeypatch.setattr(module, "FOLDER", tmp_path)
-    monkeypatch.setattr(module, "study_left_out", lambda table, budget: None)
+    monkeypatch.setattr(module, "study_left_out", lambda table: [])
     for name, folds in (("three", 3), ("fifteen", 15)):
         rows = [replace(row, fold=i // 2 % folds) for i, row in enumerate(table.rows)]
         shown = module.describe_drawn_searches(Studied(Table(name, table.groups, rows), {}))
-        assert shown.startswith("Drawn from 72 networks") and "| 40 | – |" in shown
+        assert shown.startswith("Drawn from 72 networks") and "too few networks to leave any out" in shown
         assert ("| a fit of 32 random networks, confirmed beside the known | 40 | 200,000 | – | " in shown) == (
             folds == 3
         )
         assert ("most draws of 32 cannot tell" in shown) == (folds == 15)
-        assert "too few" not in shown and "picked by hand" not in shown
+        assert "too few for fits" not in shown and "picked by hand" not in shown
+
+
+@pytest.mark.parametrize(("lows", "enough"), [((-0.09, -0.05, 0), 5), ((-0.11, -0.05, 0), 10), ((-0.05, -0.11, 0), 20)])
+def test_budget_that_is_enough(monkeypatch, lows, enough):
+    found = [LeftOutStudy(budget, Interval(0.5, 0.4, 0.6), Interval(0, low, 0.1))
+             for budget, low in zip((5, 10, 20), lows, strict=True)]  # fmt: skip
+    monkeypatch.setattr(module, "study_left_out", lambda table: found)
+    shown = module.describe_left_out(simulate())
+    assert f"lose less than 0.1 of tau (95 %): {enough} epochs." in shown
+    assert (
+        f"| 5 | 0.50 (0.40 … 0.60) | +0.00 ({lows[0]:.2f} … +0.10) |" in shown
+        and "| 20 | 0.50 (0.40 … 0.60) | – |" in shown
+    )
 
 
 @pytest.mark.parametrize("name", ["broken.jsonl", "comparisons/broken.json"])
