@@ -149,7 +149,7 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
         check_unseen(table, submission)
         found = Genotype.from_json(path / "genotype.json").found
         length = table.at()[0].of_epochs
-        if found.get("epochs", length) != length:
+        if found.get("method") != "design" and found.get("epochs", length) != length:  # a design's trainings are short
             raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
         judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
         judgements.append(judgement)

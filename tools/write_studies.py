@@ -108,10 +108,12 @@ interval; with several seeds the error of such predictions is not in ±. The fir
 random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
 had suggested. The true order is what an order without any error would score (estimated where networks were trained
 several times): noise of the trainings keeps even that from agreeing with them. Its brackets show how far this mean
-moves over the noise's 95 % interval; by chance, a search may do better against one table. "Its first" and "its
-first ten" are taken among the trained networks. The last column: places that both the search and the table's fit
-call decided, with the same sign / with the opposite one. An image costs a super-network more than a child: several
-times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
+moves over the noise's 95 % interval; by chance, a search may do better against one table. `recommended` is
+`nas_recommended.yaml`: its model of the effects was chosen while looking at one training of each network of the
+drawn table, its epochs by the simulated searches above; it was run after that. "Its first" and "its first ten" are
+taken among the trained networks. The last column: places that both the search and the table's fit call decided,
+with the same sign / with the opposite one. An image costs a super-network more than a child: several times as much
+with four separate candidates, less with shared ones ([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are

@@ -76,12 +76,14 @@ def test_searches_at_another_setting_are_refused(tmp_path):
     path = tmp_path / "gumbel-seed1" / "genotype.json"
     genotype = Genotype.from_json(path)
     for found, told in (
-        ({"epochs": 3}, "searched for 3 epochs, table simulated trained for 40"),
+        ({"method": "gumbel", "epochs": 3}, "searched for 3 epochs, table simulated trained for 40"),
         ({"sources": ["synthetic_c"]}, "gumbel-seed1 searched on synthetic_c, which table simulated judges by"),
     ):
         replace(genotype, found={**genotype.found, **found}).to_json(path)
         with pytest.raises(UserError, match=told):
             study_searches(simulate(), tmp_path)
+    replace(genotype, found={**genotype.found, "method": "design", "epochs": 3}).to_json(path)
+    assert len(study_searches(simulate(), tmp_path)) == 1
 
 
 def test_folders_that_are_no_searches(tmp_path):
