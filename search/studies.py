@@ -46,7 +46,7 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
         UserError: too few trainings to take folds and seeds out.
     """
     last = table.adjust(UNSEEN)
-    final = {d: float(np.mean(scores)) for d, scores in last.items()}
+    final = _take_means(last)
     found = []
     for budget in table.budgets:
         rows = table.at(budget)
@@ -56,7 +56,7 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
             BudgetStudy(
                 budget,
                 count_passes(rows),
-                unseen=_compare({d: float(np.mean(s)) for d, s in unseen.items()}, final),
+                unseen=_compare(_take_means(unseen), final),
                 held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
                 loss=_compare(average(losses), final),
                 seeds=_compare_seeds(unseen, last),
@@ -89,13 +89,14 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
     """
     unseen = table.groups[UNSEEN]
     seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
-    final, last = average(table.observe(UNSEEN)), table.adjust(UNSEEN)
-    orders = {name: _compare_orders(average(table.observe(name)), final) for name in seen}
+    last, scores = table.adjust(UNSEEN), {name: table.adjust(name) for name in seen}
+    final = _take_means(last)
+    orders = {name: _compare_orders(_take_means(scores[name]), final) for name in seen}
     found = {
         name: SignalStudy(
             estimate_tau([order]),
             estimate_difference(order, orders[HELD_OUT]),
-            _compare_seeds(table.adjust(name), last),
+            _compare_seeds(scores[name], last),
         )
         for name, order in orders.items()
     }
@@ -141,7 +142,11 @@ def average(observations: Sequence[Observation]) -> dict[str, float]:
     Raises:
         UserError: too few trainings to know these parts.
     """
-    return {digits: float(np.mean(scores)) for digits, scores in list_by_architecture(observations).items()}
+    return _take_means(list_by_architecture(observations))
+
+
+def _take_means(by_architecture: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {digits: float(np.mean(scores)) for digits, scores in by_architecture.items()}
 
 
 def _compare_seeds(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Interval | None:

@@ -8,6 +8,7 @@ ones, one candidate throughout) are neither drawn nor fitted; of them only OSNet
 when a fit is confirmed.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -311,4 +312,4 @@ def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interva
     order = np.argsort(values)
     rising, below = values[order], np.cumsum(chances[order])
     low, high = rising[np.searchsorted(below, [LEVEL / 2, 1 - LEVEL / 2]).clip(max=len(rising) - 1)]
-    return Interval(float(values @ chances), float(low), float(high))
+    return Interval(math.fsum(values * chances), float(low), float(high))  # rounded alike on every processor

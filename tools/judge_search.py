@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.judge import FIRST, MIN_REPEATED, Interval, Judgement, check_unseen, judge_search
+from search.judge import FIRST, MIN_REPEATED, Expected, Interval, Judgement, check_unseen, judge_search
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
@@ -38,7 +38,6 @@ MEASURES = {"tau": ".2f", "top_tau": ".2f", "regret": ".1%", "regret_of_ten": ".
 
 def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
     """Sets the table and the lines below it."""
-    rows, expected = [], [judgement.random] + ([judgement.perfect] if judgement.perfect else [])
     labels = (
         "Kendall's tau-b",
         "tau-b within the best tenth",
@@ -46,10 +45,11 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
         f"best of its first {FIRST} is behind",
         "its first is better than",
     )
-    for label, (name, spec) in zip(labels, MEASURES.items(), strict=True):
-        search = judgement.tau if name == "tau" else Interval(getattr(judgement.search, name), math.nan, math.nan)
-        beside = [Interval(*(getattr(m, name) for m in measures)) for measures in expected]
-        rows.append((label, *(format_interval(interval, spec) for interval in (search, *beside))))
+    found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
+    found["tau"] = judgement.tau
+    columns = [[format_interval(found[name], spec) for name, spec in MEASURES.items()]]
+    columns += [format_expected(expected) for expected in (judgement.random, judgement.perfect) if expected]
+    rows = list(zip(labels, *columns, strict=True))
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
     if math.isnan(judgement.noise):
@@ -74,6 +74,11 @@ def _format_answer(judgement: Judgement, metric: str) -> str:
         f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
         f"{format_interval(answer.percentile, '.0%')} of the architectures"
     )
+
+
+def format_expected(expected: Expected) -> list[str]:
+    """Writes the mean and the range of each measure."""
+    return [format_interval(Interval(*(getattr(m, name) for m in expected)), spec) for name, spec in MEASURES.items()]
 
 
 def format_interval(interval: Interval, spec: str) -> str:

@@ -20,7 +20,7 @@ from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_
 from search.compare import Interval as Mean
 from search.confirm import CONFIRM_SEEDS
 from search.effects import EffectsFit
-from search.judge import Expected, Interval, Judgement, compare_orders, estimate_tau
+from search.judge import Interval, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals
@@ -38,7 +38,7 @@ from search.study_searches import (
     study_searches,
 )
 from search.table import FOLDER, UNSEEN, Table
-from tools.judge_search import MEASURES, format_interval
+from tools.judge_search import MEASURES, format_expected, format_interval
 from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
@@ -110,10 +110,11 @@ had suggested. The true order is what an order without any error would score (es
 several times): noise of the trainings keeps even that from agreeing with them. Its brackets show how far this mean
 moves over the noise's 95 % interval; by chance, a search may do better against one table. `recommended` is
 `nas_recommended.yaml`: its model of the effects was chosen while looking at one training of each network of the
-drawn table, its epochs by the simulated searches above; it was run after that. "Its first" and "its first ten" are
-taken among the trained networks. The last column: places that both the search and the table's fit call decided,
-with the same sign / with the opposite one. An image costs a super-network more than a child: several times as much
-with four separate candidates, less with shared ones ([costs](search.md#measured)).
+drawn table, and its five epochs for their cost, while looking at the simulated searches (by the margin above, ten
+would be safe); it was run after that. "Its first" and "its first ten" are taken among the trained networks. The
+last column: places that both the search and the table's fit call decided, with the same sign / with the opposite
+one. An image costs a super-network more than a child: several times as much with four separate candidates, less
+with shared ones ([costs](search.md#measured)).
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
@@ -264,7 +265,7 @@ def describe_left_out(table: Table) -> str:
     """Shows how fits at each budget predict networks that they were not made of, and which budget is enough."""
     found = study_left_out(table)
     if not found:
-        return "There are too few networks to leave any out of a fit.\n"
+        return "Without one of these networks there are not enough for a fit.\n"
     rows = [(str(s.budget), format_tau(s.tau), "–" if s is found[-1] else format_interval(s.difference, "+.2f"))
             for s in found]  # fmt: skip
     enough = next(s.budget for i, s in enumerate(found) if all(t.difference.low > -MARGIN for t in found[i:]))
@@ -294,11 +295,11 @@ def describe_searches(studied: Studied) -> str:
         return ""
     fewest = judge_fewest_norms(table)
     rows = [
-        ("a random order", "–", "–", *format_measures(fewest.random), "–"),
+        ("a random order", "–", "–", *format_expected(fewest.random), "–"),
         ("fewest norms first", "–", "–", *format_single(fewest), "–"),
     ]
     if fewest.perfect:
-        rows.append(("the true order", "–", "–", *format_measures(fewest.perfect), "–"))
+        rows.append(("the true order", "–", "–", *format_expected(fewest.perfect), "–"))
     for s in searches:
         means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
@@ -320,11 +321,6 @@ def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
             rows = list_comparison(comparison.scores, target)
             parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
     return "\n".join(parts)
-
-
-def format_measures(expected: Expected) -> list[str]:
-    """Writes the mean and the range of each measure."""
-    return [format_interval(Interval(*(getattr(m, name) for m in expected)), spec) for name, spec in MEASURES.items()]
 
 
 def format_single(judgement: Judgement) -> list[str]:
