@@ -12,6 +12,7 @@ the Bootstrap" (1993), chapter 13.
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from itertools import combinations, permutations, zip_longest
 from math import comb
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from search.effects import fit_effects
+from search.effects import EffectsFit, fit_effects
 from search.submission import Submission
 from search.table import UNSEEN, Row, Table
 from search.trainings import Observation, Repeats, collect_trainings, group_scores
@@ -132,46 +133,97 @@ def check_unseen(table: Table, submission: Submission) -> None:
         )
 
 
-def judge_search(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray, answer: str | None) -> Judgement:
-    """Judges a search.
+class Judge:
+    """Judges searches by a table's rows; what depends on the rows alone is computed once.
 
     Args:
         table: Whose metric it is.
         rows: Of one budget, such as ``table.at(20)``.
         metric: A score's name or a group's.
-        ranking: The search's score of each genotype, (4096,), higher is better; NaN: none, allowed where no row is.
-        answer: The genotype it chose, in digits; None: none.
 
     Raises:
-        UserError: rows of several budgets, too few, or some that the search has no score for.
+        UserError: rows of several budgets, or too few.
     """
-    if len(budgets := sorted({row.epochs for row in rows})) != 1:
-        raise UserError(f"rows of several budgets ({budgets} epochs) cannot be judged together; choose one")
-    observations = [Observation(row.digits, row.fold, row.seed, table.score(row, metric)) for row in rows]
-    digits = sorted({o.digits for o in observations})
-    if len(digits) < MIN_ARCHITECTURES:
-        raise UserError(f"{len(digits)} architectures are too few to judge a search by; {MIN_ARCHITECTURES} are needed")
-    given = ranking[[int(d, 4) for d in digits]]
-    if missing := [d for d, score in zip(digits, given, strict=True) if np.isnan(score)]:
-        raise UserError(f"the search has no score for {len(missing)} of the {len(digits)} trained architectures: "
-                        f"{', '.join(missing[:_NUM_NAMED])}{', …' if len(missing) > _NUM_NAMED else ''}")  # fmt: skip
-    data = collect_trainings(observations)
-    by_digits = group_scores(data, observations)
-    truth = np.array([np.mean(by_digits[d]) for d in digits])
-    counts = np.array([len(by_digits[d]) for d in digits])
-    noise = np.sqrt(data.repeats.noise)
-    return Judgement(
-        num_architectures=len(digits),
-        num_trainings=len(rows),
-        search=measure(given, truth),
-        tau=estimate_tau([compare_orders(given, truth)]),
-        random=Expected(expect_random(truth), *spread_random(truth)),
-        perfect=bound_perfect(truth, counts, data.repeats) if data.repeats.df else None,
-        num_repeated=int(np.count_nonzero(counts > 1)),
-        tau_of_seeds=compare_seeds([by_digits[d] for d in digits if len(by_digits[d]) > 1]),
-        noise=float(noise),
-        answer=_score_answer(answer, dict(zip(digits, truth, strict=True)), observations) if answer else None,
-    )
+
+    def __init__(self, table: Table, rows: Sequence[Row], metric: str) -> None:
+        if len(budgets := sorted({row.epochs for row in rows})) != 1:
+            raise UserError(f"rows of several budgets ({budgets} epochs) cannot be judged together; choose one")
+        self._observations = [Observation(row.digits, row.fold, row.seed, table.score(row, metric)) for row in rows]
+        self._digits = sorted({o.digits for o in self._observations})
+        if (count := len(self._digits)) < MIN_ARCHITECTURES:
+            raise UserError(f"{count} architectures are too few to judge a search by; {MIN_ARCHITECTURES} are needed")
+        data = collect_trainings(self._observations)
+        self._repeats = data.repeats
+        self._scores = group_scores(data, self._observations)
+        self._truth = np.array([np.mean(self._scores[d]) for d in self._digits])
+
+    @cached_property
+    def random(self) -> Expected:
+        """The measures of a random order, and where 95 % of such orders lie."""
+        return Expected(expect_random(self._truth), *spread_random(self._truth))
+
+    @cached_property
+    def perfect(self) -> Expected | None:
+        """The measures of the true order, as ``bound_perfect``; None without repeated trainings."""
+        counts = np.array([len(self._scores[d]) for d in self._digits])
+        return bound_perfect(self._truth, counts, self._repeats) if self._repeats.df else None
+
+    @cached_property
+    def tau_of_seeds(self) -> Interval | None:
+        """Tau-b between seeds, as ``compare_seeds``, over the architectures that were trained by several."""
+        return compare_seeds(self._list_repeated())
+
+    def judge(self, ranking: np.ndarray, answer: str | None) -> Judgement:
+        """Judges a search.
+
+        Args:
+            ranking: The search's score of each genotype, (4096,), higher is better; NaN: none, allowed where no row is.
+            answer: The genotype it chose, in digits; None: none.
+
+        Raises:
+            UserError: architectures of the rows have no score.
+        """
+        given = ranking[[int(d, 4) for d in self._digits]]
+        if missing := [d for d, score in zip(self._digits, given, strict=True) if np.isnan(score)]:
+            named = ", ".join(missing[:_NUM_NAMED]) + (", …" if len(missing) > _NUM_NAMED else "")
+            raise UserError(
+                f"the search has no score for {len(missing)} of the {len(given)} trained architectures: {named}"
+            )
+        return Judgement(
+            num_architectures=len(self._digits),
+            num_trainings=len(self._observations),
+            search=measure(given, self._truth),
+            tau=estimate_tau([compare_orders(given, self._truth)]),
+            random=self.random,
+            perfect=self.perfect,
+            num_repeated=len(self._list_repeated()),
+            tau_of_seeds=self.tau_of_seeds,
+            noise=float(np.sqrt(self._repeats.noise)),
+            answer=self._score_answer(answer) if answer else None,
+        )
+
+    def _list_repeated(self) -> list[np.ndarray]:
+        return [self._scores[d] for d in self._digits if len(self._scores[d]) > 1]
+
+    @cached_property
+    def _fit(self) -> EffectsFit:
+        return fit_effects(self._observations)
+
+    def _score_answer(self, answer: str) -> AnswerScore:
+        """Scores the answer by its rows, or by what the others' effects predict."""
+        truth = dict(zip(self._digits, self._truth.tolist(), strict=True))
+        num_trainings = len(self._scores.get(answer, ()))
+        if num_trainings:
+            score = Interval(truth[answer], float("nan"), float("nan"))
+        else:
+            fit, number = self._fit, int(answer, 4)
+            score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
+        others = np.array([value for digits, value in truth.items() if digits != answer])
+        shares = [
+            float(np.mean(others < s) + np.mean(others == s) / 2) if np.isfinite(s) else s
+            for s in (score.value, score.low, score.high)
+        ]
+        return AnswerScore(answer, num_trainings, score, Interval(*shares))
 
 
 def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
@@ -328,19 +380,3 @@ def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:
     sure, tied = truth[given > limit], truth[given == limit]
     floor = sure.max() if len(sure) else -np.inf
     return expect_best(np.maximum(tied, floor), FIRST - len(sure))
-
-
-def _score_answer(answer: str, truth: dict[str, float], observations: Sequence[Observation]) -> AnswerScore:
-    """Scores the answer by its rows, or by what the others' effects predict."""
-    num_trainings = sum(o.digits == answer for o in observations)
-    if num_trainings:
-        score = Interval(truth[answer], float("nan"), float("nan"))
-    else:
-        fit, number = fit_effects(observations), int(answer, 4)
-        score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
-    others = np.array([value for digits, value in truth.items() if digits != answer])
-    shares = [
-        float(np.mean(others < s) + np.mean(others == s) / 2) if np.isfinite(s) else s
-        for s in (score.value, score.low, score.high)
-    ]
-    return AnswerScore(answer, num_trainings, score, Interval(*shares))

@@ -28,13 +28,13 @@ from search.judge import (
     LEVEL,
     MIN_ARCHITECTURES,
     Interval,
+    Judge,
     Judgement,
     check_unseen,
     compare_orders,
     compute_percentiles,
     estimate_difference,
     estimate_tau,
-    judge_search,
     measure,
 )
 from search.places import PLACE_NAMES, Place
@@ -138,10 +138,13 @@ def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
             raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
         methods.setdefault(match[1], []).append(path)
     truth = table.predict(UNSEEN).places
-    return [_study_method(table, method, paths, truth) for method, paths in methods.items()]
+    judge = Judge(table, table.at(), UNSEEN)
+    return [_study_method(table, judge, method, paths, truth) for method, paths in methods.items()]
 
 
-def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Sequence[Place]) -> SearchStudy:
+def _study_method(
+    table: Table, judge: Judge, method: str, paths: Sequence[Path], truth: Sequence[Place]
+) -> SearchStudy:
     judgements, percentiles, passes, signs = [], [], [], list[bool]()
     for path in paths:
         submission = read_submission(path)
@@ -152,7 +155,7 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
         length = table.at()[0].of_epochs
         if found.get("method") != "design" and found.get("epochs", length) != length:  # a design's trainings are short
             raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
-        judgement = judge_search(table, table.at(), UNSEEN, submission.scores, submission.digits)
+        judgement = judge.judge(submission.scores, submission.digits)
         judgements.append(judgement)
         percentiles.append(judgement.answer.percentile.value if judgement.answer else float("nan"))
         try:
@@ -178,7 +181,7 @@ def _study_method(table: Table, method: str, paths: Sequence[Path], truth: Seque
 def judge_fewest_norms(table: Table) -> Judgement:
     """Judges the simplest order of all: the fewer instance norms, the better, as trials before the table had it."""
     num_norms = [sum(NUM_INS[int(k)] for k in digits) for digits in list_digits()]
-    return judge_search(table, table.at(), UNSEEN, -np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
+    return Judge(table, table.at(), UNSEEN).judge(-np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
 
 
 def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.judge import FIRST, MIN_REPEATED, Expected, Interval, Judgement, check_unseen, judge_search
+from search.judge import FIRST, MIN_REPEATED, Expected, Interval, Judge, Judgement, check_unseen
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> str:
     table = Table.load(arguments.table)
     check_unseen(table, submission)
     rows = table.at(arguments.budget)
-    judgement = judge_search(table, rows, arguments.metric, submission.scores, submission.digits)
+    judgement = Judge(table, rows, arguments.metric).judge(submission.scores, submission.digits)
     title = (
         f"{submission.name} by {judgement.num_trainings} trainings of {judgement.num_architectures} architectures, "
         f"{arguments.metric} of table {table.name} at {rows[0].epochs} epochs"

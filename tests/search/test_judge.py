@@ -13,6 +13,7 @@ from search import judge as module
 from search.arrays import plan_runs
 from search.judge import (
     Interval,
+    Judge,
     Measures,
     bound_perfect,
     check_unseen,
@@ -23,7 +24,6 @@ from search.judge import (
     expect_best,
     expect_perfect,
     expect_random,
-    judge_search,
     measure,
     spread_random,
 )
@@ -225,7 +225,7 @@ def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
     truth = additive(generator)
     table = simulate(generator, truth, 0.01, repeats=16)
     best = module.np.base_repr(int(truth.argmax()), 4).zfill(6)
-    found = judge_search(table, table.at(), "b/mAP", truth, best)
+    found = Judge(table, table.at(), "b/mAP").judge(truth, best)
     assert (found.num_architectures, found.num_trainings, found.num_repeated) == (66, 98, 16)
     perfect, low, high = found.perfect
     assert found.tau.low <= perfect.tau <= found.tau.high
@@ -244,7 +244,7 @@ def test_answer_of_the_table_is_scored_by_its_rows():
     truth = additive(generator)
     table = simulate(generator, truth, 0.0)
     digits = table.rows[0].digits
-    found = judge_search(table, table.at(), "b/mAP", -truth, digits)
+    found = Judge(table, table.at(), "b/mAP").judge(-truth, digits)
     assert found.search.tau == pytest.approx(-1)
     assert found.perfect is None
     assert found.answer.num_trainings == 1
@@ -273,9 +273,9 @@ def test_what_cannot_be_judged_is_refused():
     table = simulate(generator, truth, 0.01)
     later = [make_row(row.digits, row.seed, row.fold, epochs=20) for row in table.rows]
     with pytest.raises(UserError, match=r"rows of several budgets \(\[10, 20\] epochs\) cannot be judged together"):
-        judge_search(table, [*table.rows, *later], "b/mAP", truth, "000000")
+        Judge(table, [*table.rows, *later], "b/mAP").judge(truth, "000000")
     with pytest.raises(UserError, match="12 architectures are too few to judge a search by; 20 are needed"):
-        judge_search(table, table.rows[:12], "b/mAP", truth, "000000")
+        Judge(table, table.rows[:12], "b/mAP").judge(truth, "000000")
     with pytest.raises(UserError, match=f"no score for 1 of the 66 trained architectures: {table.rows[3].digits}"):
         truth[int(table.rows[3].digits, 4)] = np.nan
-        judge_search(table, table.rows, "b/mAP", truth, "000000")
+        Judge(table, table.rows, "b/mAP").judge(truth, "000000")
