@@ -108,13 +108,18 @@ interval; with several seeds the error of such predictions is not in ±. The fir
 random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
 had suggested. The true order is what an order without any error would score (estimated where networks were trained
 several times): noise of the trainings keeps even that from agreeing with them. Its brackets show how far this mean
-moves over the noise's 95 % interval; by chance, a search may do better against one table. `recommended` is
-`nas_recommended.yaml`: its model of the effects was chosen while looking at one training of each network of the
+moves over the noise's 95 % interval; by chance, a search may do better against one table. All searches are judged
+by the same rows: ± does not cover the choice of these, nor their noise. "Its first" and "its first ten" are taken
+among the trained networks. The last column: places that both the search and the table's fit call decided, with the
+same sign / with the opposite one (the architecture parameters of `gumbel` have no intervals, so they decide none).
+An image costs a super-network more than a child: several times as much with four separate candidates, less with
+shared ones ([costs](search.md#measured)).
+
+`gumbel` is the paper's search. It and the other super-networks ran [at the table's
+setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged. `design` is
+`tables/design.search.yaml`: its model of the effects was chosen while looking at one training of each network of the
 drawn table, and its five epochs for their cost, while looking at the simulated searches (by the margin above, ten
-would be safe); it was run after that. "Its first" and "its first ten" are taken among the trained networks. The
-last column: places that both the search and the table's fit call decided, with the same sign / with the opposite
-one. An image costs a super-network more than a child: several times as much with four separate candidates, less
-with shared ones ([costs](search.md#measured)).
+would be safe); it was run after that.
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
