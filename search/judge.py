@@ -156,22 +156,7 @@ class Judge:
         self._repeats = data.repeats
         self._scores = group_scores(data, self._observations)
         self._truth = np.array([np.mean(self._scores[d]) for d in self._digits])
-
-    @cached_property
-    def random(self) -> Expected:
-        """The measures of a random order, and where 95 % of such orders lie."""
-        return Expected(expect_random(self._truth), *spread_random(self._truth))
-
-    @cached_property
-    def perfect(self) -> Expected | None:
-        """The measures of the true order, as ``bound_perfect``; None without repeated trainings."""
-        counts = np.array([len(self._scores[d]) for d in self._digits])
-        return bound_perfect(self._truth, counts, self._repeats) if self._repeats.df else None
-
-    @cached_property
-    def tau_of_seeds(self) -> Interval | None:
-        """Tau-b between seeds, as ``compare_seeds``, over the architectures that were trained by several."""
-        return compare_seeds(self._list_repeated())
+        self._repeated = [scores for d in self._digits if len(scores := self._scores[d]) > 1]
 
     def judge(self, ranking: np.ndarray, answer: str | None) -> Judgement:
         """Judges a search.
@@ -183,27 +168,53 @@ class Judge:
         Raises:
             UserError: architectures of the rows have no score.
         """
+        given = self._choose(ranking)
+        return Judgement(
+            num_architectures=len(self._digits),
+            num_trainings=len(self._observations),
+            search=measure(given, self._truth),
+            tau=estimate_tau([compare_orders(given, self._truth)]),
+            random=self._random,
+            perfect=self._perfect,
+            num_repeated=len(self._repeated),
+            tau_of_seeds=self._tau_of_seeds,
+            noise=float(np.sqrt(self._repeats.noise)),
+            answer=self._score_answer(answer) if answer else None,
+        )
+
+    def estimate_mean_tau(self, rankings: Sequence[np.ndarray]) -> Interval:
+        """Estimates tau-b of several searches together, with an interval over architectures.
+
+        Args:
+            rankings: Each as for ``judge``.
+
+        Raises:
+            UserError: as ``judge``.
+        """
+        return estimate_tau([compare_orders(self._choose(ranking), self._truth) for ranking in rankings])
+
+    def _choose(self, ranking: np.ndarray) -> np.ndarray:
+        """Returns the scores of the trained architectures, (n,), after checking that each has one."""
         given = ranking[[int(d, 4) for d in self._digits]]
         if missing := [d for d, score in zip(self._digits, given, strict=True) if np.isnan(score)]:
             named = ", ".join(missing[:_NUM_NAMED]) + (", …" if len(missing) > _NUM_NAMED else "")
             raise UserError(
                 f"the search has no score for {len(missing)} of the {len(given)} trained architectures: {named}"
             )
-        return Judgement(
-            num_architectures=len(self._digits),
-            num_trainings=len(self._observations),
-            search=measure(given, self._truth),
-            tau=estimate_tau([compare_orders(given, self._truth)]),
-            random=self.random,
-            perfect=self.perfect,
-            num_repeated=len(self._list_repeated()),
-            tau_of_seeds=self.tau_of_seeds,
-            noise=float(np.sqrt(self._repeats.noise)),
-            answer=self._score_answer(answer) if answer else None,
-        )
+        return given
 
-    def _list_repeated(self) -> list[np.ndarray]:
-        return [self._scores[d] for d in self._digits if len(self._scores[d]) > 1]
+    @cached_property
+    def _random(self) -> Expected:
+        return Expected(expect_random(self._truth), *spread_random(self._truth))
+
+    @cached_property
+    def _perfect(self) -> Expected | None:
+        counts = np.array([len(self._scores[d]) for d in self._digits])
+        return bound_perfect(self._truth, counts, self._repeats) if self._repeats.df else None
+
+    @cached_property
+    def _tau_of_seeds(self) -> Interval | None:
+        return compare_seeds(self._repeated)
 
     @cached_property
     def _fit(self) -> EffectsFit:

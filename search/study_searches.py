@@ -61,6 +61,7 @@ class SearchStudy:
     Attributes:
         method: Its name.
         tau: Kendall's tau-b with the order by the unseen domains.
+        tau_over_networks: That of all searches together, with the bootstrap's interval over architectures.
         top_tau: The same within the best tenth of the architectures.
         regret: By how much the network that it ranks first among the trained ones is below the best of them.
         regret_of_ten: By how much the best of its first ten is.
@@ -73,6 +74,7 @@ class SearchStudy:
 
     method: str
     tau: Mean
+    tau_over_networks: Interval
     top_tau: Mean
     regret: Mean
     regret_of_ten: Mean
@@ -123,8 +125,13 @@ class LeftOutStudy:
     difference: Interval
 
 
-def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
-    """Judges the searches below a folder, method by method, by the largest budget.
+def study_searches(table: Table, judge: Judge, folder: Path) -> list[SearchStudy]:
+    """Judges the searches below a folder, method by method.
+
+    Args:
+        table: At whose setting they ran.
+        judge: By its largest budget and unseen domains.
+        folder: Of folders METHOD-seedN.
 
     Raises:
         UserError: a folder's name is not METHOD-seedN, or what is in it is no search at the table's setting.
@@ -138,14 +145,13 @@ def study_searches(table: Table, folder: Path) -> list[SearchStudy]:
             raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
         methods.setdefault(match[1], []).append(path)
     truth = table.predict(UNSEEN).places
-    judge = Judge(table, table.at(), UNSEEN)
     return [_study_method(table, judge, method, paths, truth) for method, paths in methods.items()]
 
 
 def _study_method(
     table: Table, judge: Judge, method: str, paths: Sequence[Path], truth: Sequence[Place]
 ) -> SearchStudy:
-    judgements, percentiles, passes, signs = [], [], [], list[bool]()
+    judgements, rankings, percentiles, passes, signs = [], [], [], [], list[bool]()
     for path in paths:
         submission = read_submission(path)
         if submission.scores is None:
@@ -157,6 +163,7 @@ def _study_method(
             raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
         judgement = judge.judge(submission.scores, submission.digits)
         judgements.append(judgement)
+        rankings.append(submission.scores)
         percentiles.append(judgement.answer.percentile.value if judgement.answer else float("nan"))
         try:
             passes.append(float(found["costs"]["image_passes"]))
@@ -170,6 +177,7 @@ def _study_method(
     return SearchStudy(
         method,
         **columns,
+        tau_over_networks=judge.estimate_mean_tau(rankings),
         percentile=estimate(percentiles),
         image_passes=float(np.mean(passes)),
         num_right=sum(signs),
@@ -178,10 +186,10 @@ def _study_method(
     )
 
 
-def judge_fewest_norms(table: Table) -> Judgement:
+def judge_fewest_norms(judge: Judge) -> Judgement:
     """Judges the simplest order of all: the fewer instance norms, the better, as trials before the table had it."""
     num_norms = [sum(NUM_INS[int(k)] for k in digits) for digits in list_digits()]
-    return Judge(table, table.at(), UNSEEN).judge(-np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
+    return judge.judge(-np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
 
 
 def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:

@@ -72,6 +72,22 @@ def test_shipped_search_is_at_its_tables_setting(name, changed):
     assert search["data.targets"] == []
 
 
+def test_recommended_search_is_the_one_that_was_judged_on_all_people_and_cameras():
+    recommended, judged = (flatten(load_config([ROOT / f])) for f in ("nas_recommended.yaml",
+                                                                       "tables/market_x0_25.search.yaml"))  # fmt: skip
+    on_all_images = {"nas.held_out": "none", "data.max_train_ids": 0}
+    assert {key: recommended[key] for key in on_all_images} == on_all_images
+    without_effect = {"nas.num_folds", "use_gpu", "data.workers", "data.cache", "data.save_dir", "train.stepsize",
+                      "train.keep_checkpoints", "test.batch_size"}  # fmt: skip
+    assert {key for key in judged if recommended[key] != judged[key]} <= without_effect | on_all_images.keys()
+
+
+def test_recipe_of_the_judged_designs_is_the_designs_but_shorter():
+    short, usual = (flatten(load_config([ROOT / f])) for f in ("tables/synthetic_a_x0_25.design.yaml",
+                                                               "child_short.yaml"))  # fmt: skip
+    assert {key for key in usual if short[key] != usual[key]} == {"train.max_epoch", "test.eval_epochs"}
+
+
 def test_later_settings_win_over_earlier_ones(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("train: {lr: 0.5, max_epoch: 7}\n")

@@ -20,7 +20,7 @@ from search.compare import ABOUT_RANDOM_MEAN, Comparison, list_comparison, list_
 from search.compare import Interval as Mean
 from search.confirm import CONFIRM_SEEDS
 from search.effects import EffectsFit
-from search.judge import Interval, Judgement, compare_orders, estimate_tau
+from search.judge import Interval, Judge, Judgement, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals
@@ -102,24 +102,24 @@ also the simplest not worse.) The table's trainings stand in for the new ones. S
 the very training that it was chosen by, which flatters it, as it does the best of random networks.
 """
 ABOUT_SEARCHES = """\
-Each row is one method: the mean over its seeds ± 95 % (Student's t). A method with one seed shows tau with the
-bootstrap's interval, which does not cover other seeds, and, if its answer was not trained, the fit's prediction
-interval; with several seeds the error of such predictions is not in ±. The first two rows are for comparison: a
-random order (mean, and range of 95 %) and the fewest instance norms first, a direction that trials before the table
-had suggested. The true order is what an order without any error would score (estimated where networks were trained
-several times): noise of the trainings keeps even that from agreeing with them. Its brackets show how far this mean
-moves over the noise's 95 % interval; by chance, a search may do better against one table. All searches are judged
-by the same rows: ± does not cover the choice of these, nor their noise. "Its first" and "its first ten" are taken
-among the trained networks. The last column: places that both the search and the table's fit call decided, with the
-same sign / with the opposite one (the architecture parameters of `gumbel` have no intervals, so they decide none).
-An image costs a super-network more than a child: several times as much with four separate candidates, less with
-shared ones ([costs](search.md#measured)).
+Each row is one method: the mean over its seeds ± 95 % (Student's t), for these architectures alone; behind tau, in
+brackets, the bootstrap's interval over architectures, for these searches alone. A method with one seed shows, if its
+answer was not trained, the fit's prediction interval; with several seeds the error of such predictions is not in ±.
+"Its first" and "its first ten" are taken among the trained networks. The last column: places that both the search and
+the table's fit call decided, with the same sign / with the opposite one (`gumbel…` gives its places no intervals and
+decides none). An image costs a super-network more than a child: several times as much with four separate candidates,
+less with shared ones ([costs](search.md#measured)).
 
-`gumbel` is the paper's search. It and the other super-networks ran [at the table's
-setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged. `design` is
-`tables/design.search.yaml`: its model of the effects was chosen while looking at one training of each network of the
-drawn table, and its five epochs for their cost, while looking at the simulated searches (by the margin above, ten
-would be safe); it was run after that.
+The first three rows are for comparison. A random order: the mean, and the range of 95 %. The fewest instance norms
+first: a direction that trials before the table had suggested. The true order is what an order without any error would
+score (estimated where networks were trained several times): noise of the trainings keeps even that from agreeing with
+them. Its brackets show how far this mean moves over the noise's 95 % interval; by chance, a search may do better.
+
+`gumbel` is the paper's method. It and the other super-networks ran [at the table's
+setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged; which of them is recommended
+was chosen afterwards, by these very rows. `design` is a designed search of trainings of five epochs: its model of the
+effects was chosen while looking at one training of each network of the drawn table, and its five epochs for their
+cost, while looking at the simulated searches (by the margin above, ten would be safe); it was run after that.
 """
 ABOUT_PLACES = """\
 mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
@@ -295,10 +295,11 @@ def describe_best(table: Table) -> str:
 def describe_searches(studied: Studied) -> str:
     """Shows searches that ran and lie beside a table, a random order and the simplest one."""
     table = studied.table
-    searches = study_searches(table, FOLDER / "searches" / table.name)
+    judge = Judge(table, table.at(), UNSEEN)
+    searches = study_searches(table, judge, FOLDER / "searches" / table.name)
     if not searches:
         return ""
-    fewest = judge_fewest_norms(table)
+    fewest = judge_fewest_norms(judge)
     rows = [
         ("a random order", "–", "–", *format_expected(fewest.random), "–"),
         ("fewest norms first", "–", "–", *format_single(fewest), "–"),
@@ -306,7 +307,8 @@ def describe_searches(studied: Studied) -> str:
     if fewest.perfect:
         rows.append(("the true order", "–", "–", *format_expected(fewest.perfect), "–"))
     for s in searches:
-        means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
+        tau, *means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
+        means = [f"{tau} ({s.tau_over_networks.low:.2f} … {s.tau_over_networks.high:.2f})", *means]
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
         measures = format_single(s.alone) if s.alone else means
         rows.append((f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", *measures, places))

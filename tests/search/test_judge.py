@@ -252,6 +252,34 @@ def test_answer_of_the_table_is_scored_by_its_rows():
     assert found.answer.percentile.value == pytest.approx(np.mean(np.array(known[1:]) < known[0]))
 
 
+def test_what_depends_on_the_rows_alone_is_computed_once(monkeypatch):
+    generator = np.random.default_rng(15)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01, repeats=16)
+    calls = []
+    for name in ("bound_perfect", "spread_random", "fit_effects"):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, n=name, f=original: (calls.append(n), f(*a))[1])
+    judge = Judge(table, table.at(), "b/mAP")
+    best, worst = (module.np.base_repr(int(i), 4).zfill(6) for i in (truth.argmax(), truth.argmin()))
+    judge.judge(truth, best)
+    second = judge.judge(-truth, worst)
+    assert sorted(calls) == ["bound_perfect", "fit_effects", "spread_random"]
+    assert second == Judge(table, table.at(), "b/mAP").judge(-truth, worst)
+
+
+def test_tau_of_several_searches_has_the_interval_of_the_architectures():
+    generator = np.random.default_rng(16)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01)
+    judge = Judge(table, table.at(), "b/mAP")
+    rankings = [truth + generator.normal(0, 0.02, 4096) for _ in range(3)]
+    taus = [judge.judge(ranking, None).tau for ranking in rankings]
+    found = judge.estimate_mean_tau(rankings)
+    assert found.value == pytest.approx(np.mean([tau.value for tau in taus]), abs=1e-3)
+    assert found.high - found.low < max(tau.high - tau.low for tau in taus)
+
+
 def test_constant_scores_order_nothing():
     found = measure(np.ones(30), np.arange(30.0))
     assert np.isnan(found.tau)

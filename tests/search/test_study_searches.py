@@ -12,7 +12,7 @@ from genotype import BLOCK_NAMES, Genotype
 from search import study_searches as module
 from search.answer import Answer, BlockAnswer, write_ranking
 from search.effects import fit_effects
-from search.judge import Interval
+from search.judge import Interval, Judge
 from search.places import PLACE_NAMES, Place
 from search.study_searches import (
     HAND_PICKED,
@@ -22,12 +22,20 @@ from search.study_searches import (
     study_random,
     study_searches,
 )
-from search.table import FOLDER, Table
+from search.table import FOLDER, UNSEEN, Table
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
 
 TRUTH = 0.1 * (EVERYTHING[:, 0] % 2) - 0.2 * (EVERYTHING[:, 5] > 1)  # what the simulated tables are made of
 PLACES = {"conv2-1 inside": 0.1, "conv4-2 outside": -0.2}
+
+
+def make_judge(table):
+    return Judge(table, table.at(), UNSEEN)
+
+
+def study_all(table, folder):
+    return study_searches(table, make_judge(table), folder)
 
 
 def write_search(folder, scores, places=None):
@@ -50,10 +58,12 @@ def test_searches_that_ran(tmp_path):
         write_search(tmp_path / f"bad-seed{seed}", -TRUTH, {"conv2-1 inside": -0.1, "conv4-2 inside": 0.1})
     write_search(tmp_path / "once-seed1", TRUTH)
     (tmp_path / "a note").write_text("no search")
-    found = {s.method: s for s in study_searches(simulate(0.02), tmp_path)}
+    found = {s.method: s for s in study_all(simulate(0.02), tmp_path)}
     good, bad, once = (found[name] for name in ("good", "bad", "once"))
     assert good.tau.mean > 0.6 and good.percentile.mean > 0.9 and good.regret.mean < 0.01 < bad.regret.mean
     assert good.tau.num == 3 and 0 < good.tau.half_width < 0.2
+    over = good.tau_over_networks
+    assert over.low < over.value < over.high and over.value == pytest.approx(good.tau.mean, abs=1e-3)
     assert bad.tau.mean < -0.5 and bad.percentile.mean < 0.1
     assert (good.num_right, good.num_wrong) == (6, 0)
     assert (bad.num_right, bad.num_wrong) == (0, 3)  # the table does not decide conv4-2 inside
@@ -63,7 +73,7 @@ def test_searches_that_ran(tmp_path):
 
 
 def test_fewest_norms_first():
-    found = judge_fewest_norms(simulate(0.02))
+    found = judge_fewest_norms(make_judge(simulate(0.02)))
     norms = np.array([0, 1, 1, 2])[EVERYTHING].sum(axis=1)
     trained = simulate(0.02).adjust("unseen/mAP")
     given = [-norms[int(d, 4)] for d in trained]
@@ -81,26 +91,26 @@ def test_searches_at_another_setting_are_refused(tmp_path):
     ):
         replace(genotype, found={**genotype.found, **found}).to_json(path)
         with pytest.raises(UserError, match=told):
-            study_searches(simulate(), tmp_path)
+            study_all(simulate(), tmp_path)
     replace(genotype, found={**genotype.found, "method": "design", "epochs": 3}).to_json(path)
-    assert len(study_searches(simulate(), tmp_path)) == 1
+    assert len(study_all(simulate(), tmp_path)) == 1
 
 
 def test_folders_that_are_no_searches(tmp_path):
-    assert study_searches(simulate(), tmp_path / "none") == []
+    assert study_all(simulate(), tmp_path / "none") == []
     (tmp_path / "gumbel").mkdir()
     with pytest.raises(UserError, match="METHOD-seedN"):
-        study_searches(simulate(), tmp_path)
+        study_all(simulate(), tmp_path)
     write_search(tmp_path / "searches" / "gumbel-seed1", TRUTH)
     path = tmp_path / "searches" / "gumbel-seed1" / "genotype.json"
     Genotype.from_json(path).to_json(path.with_name("kept.json"))
     replace(Genotype.from_json(path), found={}).to_json(path)
     with pytest.raises(UserError, match="lacks what the search cost"):
-        study_searches(simulate(), tmp_path / "searches")
+        study_all(simulate(), tmp_path / "searches")
     path.with_name("kept.json").rename(path)
     (tmp_path / "searches" / "gumbel-seed1" / "ranking.npz").unlink()
     with pytest.raises(UserError, match=r"no ranking\.npz"):
-        study_searches(simulate(), tmp_path / "searches")
+        study_all(simulate(), tmp_path / "searches")
 
 
 def test_best_of_random_networks_is_what_all_choices_give_on_average():
