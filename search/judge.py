@@ -217,7 +217,8 @@ class Judge:
         return compare_seeds(self._repeated)
 
     @cached_property
-    def _fit(self) -> EffectsFit:
+    def fit(self) -> EffectsFit:
+        """What each candidate is worth by these rows; UserError: too few trainings for it."""
         return fit_effects(self._observations)
 
     def _score_answer(self, answer: str) -> AnswerScore:
@@ -227,7 +228,7 @@ class Judge:
         if num_trainings:
             score = Interval(truth[answer], float("nan"), float("nan"))
         else:
-            fit, number = self._fit, int(answer, 4)
+            fit, number = self.fit, int(answer, 4)
             score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
         others = np.array([value for digits, value in truth.items() if digits != answer])
         shares = [

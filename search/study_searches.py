@@ -125,32 +125,39 @@ class LeftOutStudy:
     difference: Interval
 
 
-def study_searches(table: Table, judge: Judge, folder: Path) -> list[SearchStudy]:
-    """Judges the searches below a folder, method by method.
-
-    Args:
-        table: At whose setting they ran.
-        judge: By its largest budget and unseen domains.
-        folder: Of folders METHOD-seedN.
+def list_searches(folder: Path) -> dict[str, list[Path]]:
+    """Lists the folders METHOD-seedN below a folder by method; none where that does not exist.
 
     Raises:
-        UserError: a folder's name is not METHOD-seedN, or what is in it is no search at the table's setting.
+        UserError: a folder has another name.
     """
     if not folder.is_dir():
-        return []
+        return {}
     methods: dict[str, list[Path]] = {}
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         match = re.fullmatch(r"(.+)-seed\d+", path.name)
         if match is None:
             raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
         methods.setdefault(match[1], []).append(path)
-    truth = table.predict(UNSEEN).places
-    return [_study_method(table, judge, method, paths, truth) for method, paths in methods.items()]
+    return methods
 
 
-def _study_method(
-    table: Table, judge: Judge, method: str, paths: Sequence[Path], truth: Sequence[Place]
-) -> SearchStudy:
+def study_searches(table: Table, judge: Judge, methods: Mapping[str, Sequence[Path]]) -> list[SearchStudy]:
+    """Judges searches, method by method.
+
+    Args:
+        table: At whose setting they ran.
+        judge: By its largest budget and unseen domains.
+        methods: Folders of searches, as ``list_searches``.
+
+    Raises:
+        UserError: what is in a folder is no search at the table's setting.
+    """
+    return [_study_method(table, judge, method, paths) for method, paths in methods.items()]
+
+
+def _study_method(table: Table, judge: Judge, method: str, paths: Sequence[Path]) -> SearchStudy:
+    truth = judge.fit.places
     judgements, rankings, percentiles, passes, signs = [], [], [], [], list[bool]()
     for path in paths:
         submission = read_submission(path)

@@ -83,9 +83,12 @@ def format_expected(expected: Expected) -> list[str]:
 
 def format_interval(interval: Interval, spec: str) -> str:
     """Writes a value with its interval, if it has one."""
-    if interval.low != interval.low:
-        return f"{interval.value:{spec}}".replace("nan", "–")
-    return f"{interval.value:{spec}} ({interval.low:{spec}} … {interval.high:{spec}})"
+    return f"{interval.value:{spec}}".replace("nan", "–") + format_ends(interval, spec)
+
+
+def format_ends(interval: Interval, spec: str) -> str:
+    """Writes the ends of an interval, to follow its value; nothing where it has none."""
+    return "" if math.isnan(interval.low) else f" ({interval.low:{spec}} … {interval.high:{spec}})"
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -32,13 +32,14 @@ from search.study_searches import (
     NUM_DRAWS,
     NUM_RUNS,
     judge_fewest_norms,
+    list_searches,
     study_designs,
     study_left_out,
     study_random,
     study_searches,
 )
 from search.table import FOLDER, UNSEEN, Table
-from tools.judge_search import MEASURES, format_expected, format_interval
+from tools.judge_search import MEASURES, format_ends, format_expected, format_interval
 from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
@@ -295,10 +296,10 @@ def describe_best(table: Table) -> str:
 def describe_searches(studied: Studied) -> str:
     """Shows searches that ran and lie beside a table, a random order and the simplest one."""
     table = studied.table
-    judge = Judge(table, table.at(), UNSEEN)
-    searches = study_searches(table, judge, FOLDER / "searches" / table.name)
-    if not searches:
+    methods = list_searches(FOLDER / "searches" / table.name)
+    if not methods:
         return ""
+    judge = Judge(table, table.at(), UNSEEN)
     fewest = judge_fewest_norms(judge)
     rows = [
         ("a random order", "–", "–", *format_expected(fewest.random), "–"),
@@ -306,9 +307,9 @@ def describe_searches(studied: Studied) -> str:
     ]
     if fewest.perfect:
         rows.append(("the true order", "–", "–", *format_expected(fewest.perfect), "–"))
-    for s in searches:
+    for s in study_searches(table, judge, methods):
         tau, *means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
-        means = [f"{tau} ({s.tau_over_networks.low:.2f} … {s.tau_over_networks.high:.2f})", *means]
+        means = [tau + format_ends(s.tau_over_networks, ".2f"), *means]
         places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
         measures = format_single(s.alone) if s.alone else means
         rows.append((f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", *measures, places))

@@ -17,6 +17,7 @@ from search.places import PLACE_NAMES, Place
 from search.study_searches import (
     HAND_PICKED,
     judge_fewest_norms,
+    list_searches,
     study_designs,
     study_left_out,
     study_random,
@@ -35,7 +36,7 @@ def make_judge(table):
 
 
 def study_all(table, folder):
-    return study_searches(table, make_judge(table), folder)
+    return study_searches(table, make_judge(table), list_searches(folder))
 
 
 def write_search(folder, scores, places=None):

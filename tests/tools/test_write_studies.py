@@ -77,6 +77,11 @@ def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
         assert "too few" not in shown and "picked by hand" not in shown
 
 
+def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert module.describe_searches(Studied(simulate(num_rows=10), {})) == ""
+
+
 @pytest.mark.parametrize(("lows", "enough"), [((-0.09, -0.05, 0), 5), ((-0.11, -0.05, 0), 10), ((-0.05, -0.11, 0), 20)])
 def test_budget_that_is_enough(monkeypatch, lows, enough):
     found = [LeftOutStudy(budget, Interval(0.5, 0.4, 0.6), Interval(0, low, 0.1))
