@@ -45,7 +45,7 @@ Launcher = Callable[[Mapping[str, Sequence[str]]], Iterator[Outcome]]  # yields 
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs commands on this machine.
+    """Runs commands on this machine, which share its processors unless OMP_NUM_THREADS says how many threads each has.
 
     Attributes:
         jobs: Processes at a time, at least 1.
@@ -60,12 +60,12 @@ class LocalLauncher:
 
         Whatever ends the iteration early, a signal above all, asks the commands that still run to stop, and waits.
         """
-        threads = max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.jobs)))
         jobs = max(1, min(self.jobs, len(commands)))
         places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for place in range(jobs):
             gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
-            places.put({"OMP_NUM_THREADS": str(threads), **gpu})
+            places.put({"OMP_NUM_THREADS": threads, **gpu})
         running: set[subprocess.Popen[str]] = set()
 
         def run_in_place(name: str, command: Sequence[str]) -> Outcome:

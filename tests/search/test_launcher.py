@@ -48,9 +48,13 @@ def test_gpus_are_shared_out(tmp_path):
     assert {(tmp_path / f"{i}").read_text() for i in range(4)} <= {"3", "5"}
 
 
-def test_processors_are_shared_out(tmp_path):
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_processors_are_shared_out_unless_the_user_did(tmp_path, monkeypatch, asked):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
     list(LocalLauncher(1)({"one": python(WRITE, tmp_path / "one", "OMP_NUM_THREADS")}))
-    assert (tmp_path / "one").read_text() == str(len(os.sched_getaffinity(0)))
+    assert (tmp_path / "one").read_text() == (asked or str(len(os.sched_getaffinity(0))))
 
 
 def test_leaving_early_asks_what_runs_to_stop_and_waits(tmp_path):
