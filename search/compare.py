@@ -107,6 +107,23 @@ def estimate_difference(values: Mapping[int, float], reference: Mapping[int, flo
     return estimate([values[seed] - reference[seed] for seed in common]) if common else None
 
 
+def estimate_unpaired_difference(values: Sequence[float], reference: Sequence[float]) -> Interval | None:
+    """Estimates by how much one mean is above another of other seeds, by Welch's t.
+
+    Returns:
+        None with fewer than two values on a side; the count is that of ``values``.
+    """
+    if min(len(values), len(reference)) < 2:
+        return None
+    errors = np.array([np.var(side, ddof=1) / len(side) for side in (values, reference)])
+    degrees = np.array([len(values), len(reference)]) - 1
+    reach = 0.0
+    if errors.any():  # scipy's test warns where one side does not vary
+        freedom = errors.sum() ** 2 / (errors**2 / degrees).sum()
+        reach = float(stats.t.ppf(1 - LEVEL / 2, freedom) * np.sqrt(errors.sum()))
+    return Interval(float(np.mean(values) - np.mean(reference)), reach, len(values))
+
+
 def compare(scores: Scores, target: str) -> dict[str, tuple[Interval | None, Interval | None]]:
     """Compares networks on a target.
 

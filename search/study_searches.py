@@ -60,7 +60,8 @@ class SearchStudy:
 
     Attributes:
         method: Its name.
-        tau: Kendall's tau-b with the order by the unseen domains.
+        taus: Of each search, Kendall's tau-b with the order by the unseen domains.
+        tau: Their mean.
         tau_over_networks: That of all searches together, with the bootstrap's interval over architectures.
         top_tau: The same within the best tenth of the architectures.
         regret: By how much the network that it ranks first among the trained ones is below the best of them.
@@ -73,6 +74,7 @@ class SearchStudy:
     """
 
     method: str
+    taus: Sequence[float]
     tau: Mean
     tau_over_networks: Interval
     top_tau: Mean
@@ -183,6 +185,7 @@ def _study_method(table: Table, judge: Judge, method: str, paths: Sequence[Path]
     }
     return SearchStudy(
         method,
+        [j.search.tau for j in judgements],
         **columns,
         tau_over_networks=judge.estimate_mean_tau(rankings),
         percentile=estimate(percentiles),

@@ -4,11 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import tools.compare_genotypes as tool
 from default_config import load_config
 from genotype import Genotype
-from search.compare import Comparison, compare, estimate, estimate_difference, list_comparison
+from search.compare import (
+    Comparison,
+    compare,
+    estimate,
+    estimate_difference,
+    estimate_unpaired_difference,
+    list_comparison,
+)
 from search.launcher import Outcome
 from utils.errors import UserError
 
@@ -30,6 +38,15 @@ def test_difference_is_paired_by_seed():
 
 def compare_on_x(scores):
     return compare({label: {s: {"x": v} for s, v in runs.items()} for label, runs in scores.items()}, "x")
+
+
+def test_difference_of_other_seeds_is_welch_s():
+    values, reference = [0.3, 0.5, 0.4], [0.1, 0.2]
+    low, high = stats.ttest_ind(values, reference, equal_var=False).confidence_interval()
+    found = estimate_unpaired_difference(values, reference)
+    assert found == pytest.approx((0.25, (high - low) / 2, 3))
+    assert estimate_unpaired_difference([0.5, 0.5], [0.25, 0.25]) == (0.25, 0, 2)
+    assert estimate_unpaired_difference([0.3, 0.5], [0.1]) is None
 
 
 def test_random_networks_are_also_compared_as_one():

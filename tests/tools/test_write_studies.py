@@ -33,6 +33,7 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     for seed in (1, 2):
         write_search(tmp_path / "searches" / "whole" / f"gumbel-seed{seed}", TRUTH)
+        write_search(tmp_path / "searches" / "whole" / f"opposite-seed{seed}", -TRUTH)
     write_search(tmp_path / "searches" / "whole" / "once-seed1", TRUTH)
     settings = {"data.sources": ["market1501"], "data.max_train_ids": 280}
     scores = {"design 012330": {1: {"cuhk01": 0.25}, 2: {"cuhk01": 0.25}}, "osnet": {1: {"cuhk01": 0.125}}}
@@ -58,6 +59,11 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert "| the true order | – | – | 0.87 (0." in whole
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in whole.splitlines() if "500 | " in line}
+    gap, tau = rows["| `opposite`"][4], float(rows["| `gumbel`"][3][:4])
+    assert gap.endswith(" ± 0.00") and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
+    assert rows["| `gumbel`"][4] == rows["| `once`"][4] == "–"
+    assert "| the best of 1 random networks, 10 epochs | – | 1,000 | – | – | – | " in whole  # 3.5 times 500 images
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 

@@ -1,0 +1,93 @@
+"""What the page of studies says around its numbers."""
+
+from search.compare import ABOUT_RANDOM_MEAN
+from search.confirm import CONFIRM_SEEDS
+from search.studies import HELD_OUT
+from search.study_searches import NUM_CONFIRMED, NUM_DRAWS, NUM_RUNS
+
+INTRODUCTION = """\
+# Studies
+
+```
+python -m tools.write_studies
+```
+
+This page is generated, from nothing but what lies in [tables](../tables/README.md): their rows, and the searches and
+comparisons beside them. IN is instance normalisation; six digits name a network by [the candidates](search.md) of its
+six blocks, each of which has a place for IN inside and one outside. A budget is a number of epochs. `heldout_new` are
+people and cameras that no network was trained on; all scores are explained [there](../tables/README.md#columns).
+Orders of architectures are compared by Kendall's tau-b (1: the same, 0: unrelated). Unless a section says otherwise,
+brackets hold the 95 % interval of a bootstrap over architectures. The estimated parts of fold and seed are subtracted
+from all scores first; the intervals take these parts as known.
+
+## The tables
+"""
+ABOUT_BUDGETS = """\
+Tau of the order at each budget with the order by the unseen domains at the largest budget. Both orders come from
+the same trainings, so shared luck counts as agreement. The last column compares one seed's order at the budget
+with another's at the end, over the same architectures: how far an order can be trusted at all (–: too few
+architectures were trained twice).
+"""
+ABOUT_SIGNALS = f"""\
+Tau of each score with the mean over the unseen domains, all at the largest budget and of the same trainings; and
+by how much it is above that of `{HELD_OUT}`, the same architectures drawn for both. The last column compares the
+score of one training with the unseen domains of another one of the same architecture, which shares neither seed
+nor fold, so that chance in training does not count as agreement. It is over the architectures that were trained
+several times alone, and over single trainings, so that it is no part of the first column (–: too few). A search
+that is judged by these tables may use `heldout_*` scores alone.
+"""
+ABOUT_DRAWN = f"""\
+Searches that train networks alone need not be run: their trainings are drawn from the rows of a table, from its
+orthogonal array and its random networks, not from those that were picked by hand (the published ones, and one
+candidate throughout). They decide by held-out people and cameras and are judged by the unseen domains at the
+largest budget: tau of their order, by how much mAP their answer is behind the best of the whole table, and what
+share of its other networks it is better than. Shown are the mean and, in brackets, the range of 95 % of such
+searches among these rows; chance in the rows themselves is not taken out. Images are those that a whole search
+passes forward and backward.
+
+The best of some random networks is exact, over all draws with replacement. A fit is the [mixed
+model](search.md#the-three) of a designed search; {NUM_DRAWS} were made, each of {NUM_RUNS} networks drawn without
+replacement, and tau is over the others. A designed search fits an orthogonal array, which says more than as many
+drawn at random; and two draws share many networks, so independent searches would spread more. A fit answers with
+a network that it has not seen.
+
+In a confirmed search {NUM_CONFIRMED} networks are trained anew, {CONFIRM_SEEDS} times each, and the best by
+held-out images is the answer: the fit's first, the best of those it was made of, and the fit's next; where it
+says so, also OSNet with an IN stem and OSNet-AIN, as the designed search has them. (That chooses from all 4,096,
+also the simplest not worse.) The table's trainings stand in for the new ones. So a confirmed answer is judged by
+the very training that it was chosen by, which flatters it, as it does the best of random networks.
+"""
+ABOUT_SEARCHES = """\
+Each row is one method: the mean over its seeds ± 95 % (Student's t), for these architectures alone; behind tau, in
+brackets, the bootstrap's interval over architectures, for these searches alone; then how far its mean tau is above
+`gumbel`'s, ± 95 % (Welch's t). A method with one seed shows, if its answer was not trained, the fit's prediction
+interval; with several seeds the error of such predictions is not in ±. "Its first" and "its first ten" are taken among
+the trained networks. The last column: places that both the search and the table's fit call decided, with the same sign
+/ with the opposite one (`gumbel…` gives its places no intervals and decides none). An image costs a super-network more
+than a child: several times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
+
+The first four rows are for comparison. A random order: the mean, and the range of 95 %. The fewest instance norms
+first: a direction that trials before the table had suggested. The true order is what an order without any error would
+score (estimated where networks were trained several times): noise of the trainings keeps even that from agreeing with
+them. Its brackets show how far this mean moves over the noise's 95 % interval; by chance, a search may do better. The
+best by held-out images of as many random networks as cost what `gumbel` does: the mean and the range of 95 %, flattered
+as [above](#which-search-simulated-searches), where the best of 50, which cost what `design` does, stands too.
+
+`gumbel` is the paper's method. It and the other super-networks ran [at the table's
+setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged; which of them is recommended
+was chosen afterwards, by these very rows. `design` is a designed search of trainings of five epochs: its model of the
+effects was chosen while looking at one training of each network of the drawn table, and its five epochs for their
+cost, while looking at the simulated searches (by the margin above, ten would be safe); it was run after that.
+"""
+ABOUT_PLACES = """\
+mAP with IN at a place minus mAP without it, averaged over all other choices, at the largest budget. Intervals are
+Student's t, of each place by itself; bold: the sign is sure at 5 % over the column's twelve places (Holm). How
+well the fit orders networks is measured by leaving each out; the intervals take the predictions as given, and
+left-out members of an orthogonal array are those that the others say least about, so tau is somewhat higher for
+networks outside the table. Scores of named networks are means of their trainings, minus the parts of fold and
+seed, which are estimates.
+"""
+ABOUT_COMPARISONS = f"""\
+Networks that `tools.compare_genotypes` trained alike, each alone: mean mAP ± 95 % over the seeds (Student's t),
+and differences to the first network, paired by seed. {ABOUT_RANDOM_MEAN}
+"""
