@@ -30,7 +30,7 @@ from datasets.integrity import find_broken
 from datasets.loaders import EvalLoader, Preparer, TrainLoader
 from datasets.samplers import SAMPLERS, Sampler, SamplerOptions
 from datasets.several_splits import choose_split_ids, keep, unite
-from datasets.style_shift import StyleShift
+from datasets.style_shift import SHIFTED, StyleShift
 from datasets.transforms import Pipeline
 from utils.errors import UserError
 from utils.label_names import LabelNames
@@ -368,7 +368,7 @@ def _build_targets(
         targets[name] = Target(load(query), load(gallery), several, names)
         if cfg.test.style_shift and name in cfg.data.sources:
             shift = StyleShift()
-            targets[f"{name}+shifted"] = Target(load(query, shift=shift), load(gallery, shift=shift), names=names)
+            targets[f"{name}{SHIFTED}"] = Target(load(query, shift=shift), load(gallery, shift=shift), names=names)
     return targets
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SEED = 7
+SHIFTED = "+shifted"  # what the name of such a target ends with
 GAIN, GAMMA, CONTRAST, HAZE = 0.3, 0.35, 0.4, 0.35  # see draw_tables
 
 

@@ -3,7 +3,7 @@
 from search.compare import ABOUT_RANDOM_MEAN
 from search.confirm import CONFIRM_SEEDS
 from search.studies import HELD_OUT
-from search.study_searches import NUM_CONFIRMED, NUM_DRAWS, NUM_RUNS
+from search.study_drawn import NUM_CONFIRMED, NUM_CONFIRMED_ALL, NUM_DRAWS, NUM_RUNS
 
 INTRODUCTION = """\
 # Studies
@@ -57,21 +57,29 @@ says so, also OSNet with an IN stem and OSNet-AIN, as the designed search has th
 also the simplest not worse.) The table's trainings stand in for the new ones. So a confirmed answer is judged by
 the very training that it was chosen by, which flatters it, as it does the best of random networks.
 """
-ABOUT_SEARCHES = """\
-Each row is one method: the mean over its seeds ± 95 % (Student's t), for these architectures alone; behind tau, in
-brackets, the bootstrap's interval over architectures, for these searches alone; then how far its mean tau is above
-`gumbel`'s, ± 95 % (Welch's t). A method with one seed shows, if its answer was not trained, the fit's prediction
-interval; with several seeds the error of such predictions is not in ±. "Its first" and "its first ten" are taken among
-the trained networks. The last column: places that both the search and the table's fit call decided, with the same sign
-/ with the opposite one (`gumbel…` gives its places no intervals and decides none). An image costs a super-network more
-than a child: several times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
+ABOUT_SEARCHES = f"""\
+Each row is one method, over several seeds. *Orders*: tau is the mean ± 95 % over the seeds (Student's t), for these
+architectures alone; in brackets, the bootstrap's interval over architectures, for these searches alone. The same holds
+for how far it is above the order of the fewest norms (which has no seeds) and above `gumbel` (± paired where seeds and
+folds are the same, Welch's otherwise). Each comparison is at 95 % by itself. Where all seeds gave one value there is
+no ±, but "each". Places are those that a search calls decided: the table's fit decides the same sign, the opposite
+one, or nothing (`gumbel…` gives its places no intervals and decides none). An image costs a super-network more than a
+child: several times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
 
-The first four rows are for comparison. A random order: the mean, and the range of 95 %. The fewest instance norms
-first: a direction that trials before the table had suggested. The true order is what an order without any error would
-score (estimated where networks were trained several times): noise of the trainings keeps even that from agreeing with
-them. Its brackets show how far this mean moves over the noise's 95 % interval; by chance, a search may do better. The
-best by held-out images of as many random networks as cost what `gumbel` does: the mean and the range of 95 %, flattered
-as [above](#which-search-simulated-searches), where the best of 50, which cost what `design` does, stands too.
+*Answers*: "its first" and "its first ten" are taken among the trained networks; their ± are rough, as such values have
+an end and come in steps. The last column is of the networks that the searches chose. Few of these were trained; the
+others' scores are predicted, and a prediction, having no noise, is nearer to the mean than a trained score: compare
+rows with care. Brackets there are where a single answer's share lies (the mean of the ends, 95 %; a trained one counts
+without an interval).
+
+For comparison: a random order, the mean and the range of 95 %. The fewest instance norms first, a direction that
+trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an
+order without any error would score: noise of the trainings keeps even that from agreeing with them. The noise is
+estimated where networks were trained several times, and from all residuals where networks seem to share nothing beyond
+their candidates' means; the brackets show how far the mean moves over the noise's 95 % interval, and by chance a
+search may do better. The best by held-out images of as many random networks as cost what `gumbel` does: the mean and
+the range of 95 %, flattered as [above](#which-search-simulated-searches), where the best of {NUM_CONFIRMED_ALL}, as
+many trainings as a `design` makes, stands too.
 
 `gumbel` is the paper's method. It and the other super-networks ran [at the table's
 setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged; which of them is recommended

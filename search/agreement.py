@@ -18,7 +18,7 @@ from scipy import stats
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
-from search.judge import LEVEL, Interval
+from search.orders import LEVEL, Interval
 from search.submission import Submission
 from utils.errors import UserError
 

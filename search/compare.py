@@ -25,7 +25,7 @@ ABOUT_RANDOM_MEAN = (
 Scores = Mapping[str, Mapping[int, Mapping[str, float]]]  # of each network, by seed, mAP on each target
 
 
-class Interval(NamedTuple):
+class Mean(NamedTuple):
     """A mean and the half-width of its 95 % interval, NaN for a single value."""
 
     mean: float
@@ -80,7 +80,7 @@ class Comparison:
         return cls(document["settings"], scores)
 
 
-def estimate(values: Sequence[float]) -> Interval:
+def estimate(values: Sequence[float]) -> Mean:
     """Estimates a mean by Student's t.
 
     Args:
@@ -88,12 +88,12 @@ def estimate(values: Sequence[float]) -> Interval:
     """
     count = len(values)
     if count < 2:
-        return Interval(float(values[0]), float("nan"), count)
+        return Mean(float(values[0]), float("nan"), count)
     reach = stats.t.ppf(1 - LEVEL / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
-    return Interval(float(np.mean(values)), float(reach), count)
+    return Mean(float(np.mean(values)), float(reach), count)
 
 
-def estimate_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Interval | None:
+def estimate_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Mean | None:
     """Estimates by how much a network's mean is above the reference's, over the seeds that both have.
 
     Args:
@@ -107,11 +107,11 @@ def estimate_difference(values: Mapping[int, float], reference: Mapping[int, flo
     return estimate([values[seed] - reference[seed] for seed in common]) if common else None
 
 
-def estimate_unpaired_difference(values: Sequence[float], reference: Sequence[float]) -> Interval | None:
+def estimate_unpaired_difference(values: Sequence[float], reference: Sequence[float]) -> Mean | None:
     """Estimates by how much one mean is above another of other seeds, by Welch's t.
 
     Returns:
-        None with fewer than two values on a side; the count is that of ``values``.
+        None with fewer than two values on a side; the count is of both sides.
     """
     if min(len(values), len(reference)) < 2:
         return None
@@ -121,10 +121,10 @@ def estimate_unpaired_difference(values: Sequence[float], reference: Sequence[fl
     if errors.any():  # scipy's test warns where one side does not vary
         freedom = errors.sum() ** 2 / (errors**2 / degrees).sum()
         reach = float(stats.t.ppf(1 - LEVEL / 2, freedom) * np.sqrt(errors.sum()))
-    return Interval(float(np.mean(values) - np.mean(reference)), reach, len(values))
+    return Mean(float(np.mean(values) - np.mean(reference)), reach, len(values) + len(reference))
 
 
-def compare(scores: Scores, target: str) -> dict[str, tuple[Interval | None, Interval | None]]:
+def compare(scores: Scores, target: str) -> dict[str, tuple[Mean | None, Mean | None]]:
     """Compares networks on a target.
 
     Returns:
@@ -149,7 +149,7 @@ def compare(scores: Scores, target: str) -> dict[str, tuple[Interval | None, Int
     return found
 
 
-def _widen(over_seeds: Interval | None, of_networks: Sequence[Interval | None]) -> Interval | None:
+def _widen(over_seeds: Mean | None, of_networks: Sequence[Mean | None]) -> Mean | None:
     """Adds to a mean's half-width over the seeds the one over drawn networks, as root of the sum of squares."""
     means = [interval.mean for interval in of_networks if interval is not None]
     if over_seeds is None or not means:
@@ -168,13 +168,18 @@ def list_comparison(scores: Scores, target: str) -> list[tuple[str, str, str, st
     found = compare(scores, target)
     first = next(iter(found))
     return [
-        (label, _format(mean, ".1%"), "" if label == first else _format(gap, "+.1%"), str(mean.num if mean else 0))
+        (label, mean.format() if mean else "–", "" if label == first else _format_gap(mean, gap),
+         str(mean.num if mean else 0))
         for label, (mean, gap) in found.items()
-    ]
+    ]  # fmt: skip
 
 
-def _format(interval: Interval | None, spec: str) -> str:
-    return "–" if interval is None else interval.format(spec)
+def _format_gap(mean: Mean | None, gap: Mean | None) -> str:
+    """Writes a difference, with the number of its seeds where it is not that of the mean."""
+    if mean is None or gap is None:
+        return "–"
+    seeds = "" if gap.num == mean.num else f", {gap.num} common {'seed' if gap.num == 1 else 'seeds'}"
+    return gap.format("+.1%") + seeds
 
 
 def _is_plain(value: Any) -> bool:

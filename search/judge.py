@@ -5,44 +5,30 @@ beside those of a random one, whose means are exact, and of a perfect one: noise
 order from agreeing with the rows, by as much as their repeats say.
 
 Intervals are percentiles of a bootstrap over architectures; that of the noise is a chi-square one.
-
-Source: Kendall, "The treatment of ties in ranking problems" (1945), on tau-b; Efron, Tibshirani, "An Introduction to
-the Bootstrap" (1993), chapter 13.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from itertools import combinations, permutations, zip_longest
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from genotype import number_of
 from search.effects import EffectsFit, fit_effects
+from search.orders import LEVEL, Interval, compare_orders, compare_seeds, estimate_tau, estimate_tau_difference
 from search.submission import Submission
 from search.table import UNSEEN, Row, Table
 from search.trainings import Observation, Repeats, collect_trainings, group_scores
 from utils.errors import UserError
 
-NUM_DRAWS = 2000  # of the bootstrap
 NUM_SIMULATED = 500  # perfect rankings
 NUM_RANDOM = 4000
 FIRST = 10  # how many of a ranking's first are looked at
-MIN_ARCHITECTURES = 20
-MIN_REPEATED = 10  # architectures with several trainings, for seeds to be compared
-LEVEL = 0.05
+MIN_ARCHITECTURES = 21  # so that three are the best tenth
 _NUM_NAMED = 10  # architectures in a message
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -146,7 +132,7 @@ class Judge:
     """
 
     def __init__(self, table: Table, rows: Sequence[Row], metric: str) -> None:
-        if len(budgets := sorted({row.epochs for row in rows})) != 1:
+        if len(budgets := sorted({row.epochs for row in rows})) > 1:
             raise UserError(f"rows of several budgets ({budgets} epochs) cannot be judged together; choose one")
         self._observations = [Observation(row.digits, row.fold, row.seed, table.score(row, metric)) for row in rows]
         self._digits = sorted({o.digits for o in self._observations})
@@ -191,11 +177,26 @@ class Judge:
         Raises:
             UserError: as ``judge``.
         """
-        return estimate_tau([compare_orders(self._choose(ranking), self._truth) for ranking in rankings])
+        return estimate_tau(self._compare(rankings))
+
+    def estimate_mean_tau_difference(self, rankings: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> Interval:
+        """Estimates by how much their tau-b is above that of other searches, the same architectures drawn for both.
+
+        Args:
+            rankings: Each as for ``judge``.
+            others: The same of the other searches.
+
+        Raises:
+            UserError: as ``judge``.
+        """
+        return estimate_tau_difference(self._compare(rankings), self._compare(others))
+
+    def _compare(self, rankings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [compare_orders(self._choose(ranking), self._truth) for ranking in rankings]
 
     def _choose(self, ranking: np.ndarray) -> np.ndarray:
         """Returns the scores of the trained architectures, (n,), after checking that each has one."""
-        given = ranking[[int(d, 4) for d in self._digits]]
+        given = ranking[[number_of(d) for d in self._digits]]
         if missing := [d for d, score in zip(self._digits, given, strict=True) if np.isnan(score)]:
             named = ", ".join(missing[:_NUM_NAMED]) + (", …" if len(missing) > _NUM_NAMED else "")
             raise UserError(
@@ -228,14 +229,27 @@ class Judge:
         if num_trainings:
             score = Interval(truth[answer], float("nan"), float("nan"))
         else:
-            fit, number = self.fit, int(answer, 4)
+            fit, number = self.fit, number_of(answer)
             score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
         others = np.array([value for digits, value in truth.items() if digits != answer])
-        shares = [
-            float(np.mean(others < s) + np.mean(others == s) / 2) if np.isfinite(s) else s
-            for s in (score.value, score.low, score.high)
-        ]
+        shares = [_find_share(others, s) if np.isfinite(s) else s for s in (score.value, score.low, score.high)]
         return AnswerScore(answer, num_trainings, score, Interval(*shares))
+
+    @property
+    def highest_predicted_share(self) -> float:
+        """Share of the architectures that the best of all predictions is better than.
+
+        A prediction has no noise, so it is nearer to the mean than trained scores are.
+
+        Raises:
+            UserError: too few trainings for a fit.
+        """
+        return _find_share(self._truth, float(self.fit.predictions.max()))
+
+
+def _find_share(others: np.ndarray, score: float) -> float:
+    """Finds the share of others, (n,), that a score is better than, ties counted by half."""
+    return float(np.mean(others < score) + np.mean(others == score) / 2)
 
 
 def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
@@ -289,7 +303,7 @@ def _correlate(orders: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if (count := len(truth)) < 3:
         return np.full(len(orders), np.nan)
     signs = np.sign(truth[:, None] - truth)
-    agreement = np.sign(orders[:, :, None] - orders[:, None, :]).reshape(len(orders), -1) @ signs.ravel()
+    agreement = np.array([np.vdot(np.sign(order[:, None] - order), signs) for order in orders])
     return agreement / np.sqrt(count * (count - 1) * np.abs(signs).sum())
 
 
@@ -329,62 +343,6 @@ def bound_perfect(truth: np.ndarray, counts: np.ndarray, repeats: Repeats) -> Ex
     found = [expect_perfect(truth, np.sqrt(repeats.noise * factor / counts)) for factor in (1, *ends)]
     values = np.array([astuple(measures) for measures in found])
     return Expected(found[0], Measures(*values.min(axis=0).tolist()), Measures(*values.max(axis=0).tolist()))
-
-
-def compare_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None) -> Interval | None:
-    """Estimates Kendall's tau-b between two trainings of each architecture, over all pairs.
-
-    Args:
-        scores: Of each architecture, two or more trainings, fold and seed taken out.
-        others: Other scores of the same trainings, such as at the end; one training's scores are then compared with
-            these of another.
-
-    Returns:
-        None for fewer than ``MIN_REPEATED`` architectures: an interval of a few does not hold what it promises.
-    """
-    if len(scores) < MIN_REPEATED:
-        return None
-    columns, other_columns = (np.array(list(zip_longest(*s, fillvalue=np.nan))) for s in (scores, others or scores))
-    pairs = combinations(range(len(columns)), 2) if others is None else permutations(range(len(columns)), 2)
-    return estimate_tau([compare_orders(columns[i], other_columns[j]) for i, j in pairs])
-
-
-def compare_orders(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Compares each two of n items: (3, n, n), agreement 1, 0 or −1, and whether either order tells them apart.
-
-    NaN: an item that is missing, compared with none.
-    """
-    signs = np.sign(one[:, None] - one), np.sign(other[:, None] - other)
-    both = np.isfinite(signs[0] + signs[1])
-    return np.where(both, np.stack([signs[0] * signs[1], abs(signs[0]), abs(signs[1])]), 0)
-
-
-def estimate_tau(comparisons: Sequence[np.ndarray]) -> Interval:
-    """Estimates Kendall's tau-b with its interval from comparisons of one or more pairs of orders of the same items."""
-    return _summarize(_draw_taus(comparisons))
-
-
-def estimate_difference(one: np.ndarray, other: np.ndarray) -> Interval:
-    """Estimates by how much one tau-b is above another, over the same items drawn, from the comparisons of each."""
-    return _summarize(_draw_taus([one]) - _draw_taus([other]))
-
-
-def _draw_taus(comparisons: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns tau-b of all items, then of each bootstrap draw; NaN where an order has them all equal."""
-    total = np.sum(comparisons, axis=0)
-    num_items = total.shape[1]
-    weights = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), NUM_DRAWS)
-    weights = np.vstack([np.ones(num_items), weights])
-    sums = np.einsum("bi,kij,bj->kb", weights, total, weights, optimize=True)
-    told = sums[1] * sums[2] > 0
-    return np.divide(sums[0], np.sqrt(sums[1] * sums[2]), where=told, out=np.full(len(weights), np.nan))
-
-
-def _summarize(draws: np.ndarray) -> Interval:
-    if np.isnan(draws[0]):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    low, high = np.nanquantile(draws[1:], [LEVEL / 2, 1 - LEVEL / 2])
-    return Interval(float(draws[0]), float(low), float(high))
 
 
 def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:

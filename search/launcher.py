@@ -60,7 +60,7 @@ class LocalLauncher:
 
         Whatever ends the iteration early, a signal above all, asks the commands that still run to stop, and waits.
         """
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.jobs)))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // self.jobs))
         jobs = max(1, min(self.jobs, len(commands)))
         places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for place in range(jobs):
@@ -90,7 +90,7 @@ class LocalLauncher:
 
 @dataclass(frozen=True)
 class RayLauncher:
-    """Runs commands on a Ray cluster; every machine sees the same folders under the same paths.
+    """Runs commands on a Ray cluster, in one thread each; every machine sees the same folders under the same paths.
 
     Attributes:
         address: ``auto`` for the cluster that this machine is part of, or HOST:PORT.
@@ -132,7 +132,7 @@ class RayLauncher:
                 host, _, port = self.address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=CONNECT_SEC).close()
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise UserError(problem) from error
         return ray
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.judge import Interval, compare_orders, compare_seeds, estimate_difference, estimate_tau
+from search.orders import Interval, compare_orders, compare_seeds, estimate_tau, estimate_tau_difference
 from search.table import UNSEEN, Row, Table
 from search.trainings import Observation, list_by_architecture
 from utils.errors import UserError
@@ -95,7 +95,7 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
     found = {
         name: SignalStudy(
             estimate_tau([order]),
-            estimate_difference(order, orders[HELD_OUT]),
+            estimate_tau_difference([order], [orders[HELD_OUT]]),
             _compare_seeds(scores[name], last),
         )
         for name, order in orders.items()
@@ -111,11 +111,16 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
 
 
 def can_be_studied(table: Table) -> bool:
-    """Whether a table has enough trainings, and unseen domains to judge by."""
-    if UNSEEN not in table.groups or not table.rows:
+    """Whether a table has enough trainings, held-out images, and unseen domains to judge by.
+
+    Raises:
+        UserError: a row lacks one of these domains.
+    """
+    if UNSEEN not in table.groups or HELD_OUT not in table.metrics:
         return False
+    observations = table.observe(UNSEEN)
     try:
-        average(table.observe(UNSEEN))
+        average(observations)
     except UserError:
         return False
     return True

@@ -1,150 +1,128 @@
-"""What a table says of searches: those that ran, and those that its own rows can stand in for.
-
-A search that ran is a folder METHOD-seedN with its genotype.json and ranking.npz. A search that trains each child alone
-needs no run: the table has such trainings. The best of a few random networks by held-out images is an exact expectation
-over its rows; a fit, as a designed experiment makes it, is made again and again of other rows, and judged by the rest.
-Where a table is small, each network is predicted by a fit of the others. Networks that were picked by hand (published
-ones, one candidate throughout) are neither drawn nor fitted; of them only OSNet with an IN stem and OSNet-AIN return,
-when a fit is confirmed.
-"""
+"""What a table says of searches that ran: each a folder METHOD-seedN with its genotype.json and ranking.npz."""
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from genotype import NUM_BLOCKS, NUM_CANDIDATES, NUM_INS, Genotype
+from genotype import NUM_INS
 from search.answer import list_digits
-from search.compare import Interval as Mean
-from search.compare import estimate
-from search.confirm import AIN, CONFIRM_SEEDS, PLAIN
-from search.effects import predict, predict_left_out
+from search.compare import Mean, estimate, estimate_difference, estimate_unpaired_difference
+from search.confirm import PLAIN
 from search.judge import (
-    LEVEL,
-    MIN_ARCHITECTURES,
-    Interval,
+    AnswerScore,
     Judge,
     Judgement,
     check_unseen,
-    compare_orders,
-    compute_percentiles,
-    estimate_difference,
-    estimate_tau,
-    measure,
 )
+from search.orders import Interval
 from search.places import PLACE_NAMES, Place
-from search.studies import HELD_OUT, average, count_passes
 from search.submission import read_submission
-from search.table import UNSEEN, Table
+from search.table import Table
+from utils.checks import Fits, find_misfit, is_text, is_whole
 from utils.errors import UserError
 
-NUM_RUNS = 32  # trainings that a fit is made of
-NUM_CONFIRMED = 6  # architectures of the second round, as in design.yaml
-NUM_CONFIRMED_ALL = NUM_RUNS + NUM_CONFIRMED * CONFIRM_SEEDS  # trainings of a confirmed search
-NUM_DRAWS = 200  # fits
-MIN_NETWORKS = NUM_RUNS + MIN_ARCHITECTURES  # to fit and to judge by
-HAND_PICKED = {
-    *(Genotype.named(name).digits for name in ("osnet", "osnet_ibn", "osnet_ain")),
-    *(str(candidate) * NUM_BLOCKS for candidate in range(NUM_CANDIDATES)),
-}
+PAPER, DESIGN = "gumbel", "design"  # methods
+FEWEST_NORMS = -np.array([sum(NUM_INS[int(k)] for k in digits) for digits in list_digits()], dtype=float)  # a ranking
+
+
+def _is_cost(value: Any) -> bool:
+    fits, _ = is_whole(1, 10**15)
+    return isinstance(value, dict) and fits(value.get("image_passes"))
+
+
+def _are_places(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(p, dict)
+        and is_text(p.get("place"))
+        and isinstance(p.get("decided"), bool)
+        and isinstance(p.get("value"), float | int)
+        for p in value
+    )
+
+
+_FOUND: dict[str, Fits] = {
+    "method": (is_text, "text"),
+    "seed": is_whole(0, 10**19),
+    "epochs": is_whole(1, 10**9),
+    "costs": (_is_cost, "image_passes, a whole number from 1 on"),
+    "places": (_are_places, "of each place its name, decided or not, and its value"),
+}  # what a search's genotype.json must say of how it was found; places are for those that decide some
 
 
 @dataclass(frozen=True)
 class SearchStudy:
-    """Searches by one method, each with a seed of its own; means with 95 % intervals.
+    """Searches by one method, each with a seed of its own; means over them with 95 % intervals.
 
     Attributes:
         method: Its name.
-        taus: Of each search, Kendall's tau-b with the order by the unseen domains.
-        tau: Their mean.
+        tau: Kendall's tau-b with the order by the unseen domains.
         tau_over_networks: That of all searches together, with the bootstrap's interval over architectures.
-        top_tau: The same within the best tenth of the architectures.
+        above_fewest: By how much that is above the order by the fewest norms, the same architectures drawn for both.
+        above_paper: By how much it is above the paper's searches; None: there are none, or these are they.
+        above_paper_over_seeds: The same over the seeds, paired where they are the same, by Welch's t otherwise; None as
+            before, or with a single seed.
+        top_tau: Tau-b within the best tenth of the architectures.
         regret: By how much the network that it ranks first among the trained ones is below the best of them.
         regret_of_ten: By how much the best of its first ten is.
-        percentile: Share of the trained architectures that its answer, trained or predicted, is better than.
+        percentile: Share of the trained architectures that its answers, trained or predicted, are better than; low and
+            high are the means of the ends of single answers' intervals, NaN where all were trained.
+        num_predicted: Of its answers.
         image_passes: Images that passed forward and backward.
         num_right: Places that it calls decided and the table does too, with the same sign, over all searches.
         num_wrong: With the other sign.
-        alone: What the table says of the only search; None: there are several.
+        num_open: Places that it calls decided and the table does not.
     """
 
     method: str
-    taus: Sequence[float]
     tau: Mean
     tau_over_networks: Interval
+    above_fewest: Interval
+    above_paper: Interval | None
+    above_paper_over_seeds: Mean | None
     top_tau: Mean
     regret: Mean
     regret_of_ten: Mean
-    percentile: Mean
+    percentile: Interval
+    num_predicted: int
     image_passes: float
     num_right: int
     num_wrong: int
-    alone: Judgement | None
+    num_open: int
 
 
-@dataclass(frozen=True)
-class DrawnStudy:
-    """Searches of one kind whose trainings are drawn from a table; means, and where 95 % of the searches lie.
+class _Search(NamedTuple):
+    """A search beside a table, judged."""
 
-    Attributes:
-        num_networks: From which the trainings are drawn.
-        num_trainings: Of one search.
-        budget: In epochs.
-        image_passes: Of one search.
-        tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
-        regret: By how much its answer is below the best of the table.
-        percentile: Share of the table's other architectures that its answer is better than.
-        most_frequent: The most frequent answer, in digits, and its share of the searches.
-    """
-
-    num_networks: int
-    num_trainings: int
-    budget: int
+    scores: np.ndarray  # (4096,)
+    judgement: Judgement
+    answer: AnswerScore
     image_passes: int
-    tau: Interval | None
-    regret: Interval
-    percentile: Interval
-    most_frequent: tuple[str, float]
+    signs: Sequence[bool | None]  # of ``_compare_places``
 
 
-@dataclass(frozen=True)
-class LeftOutStudy:
-    """How fits at a budget predict networks that are left out, with the bootstrap's intervals.
-
-    Attributes:
-        budget: In epochs.
-        tau: Kendall's tau-b of the predictions with the order by the unseen domains at the largest budget.
-        difference: That minus the tau-b of fits at the largest budget, over the same networks drawn.
-    """
-
-    budget: int
-    tau: Interval
-    difference: Interval
-
-
-def list_searches(folder: Path) -> dict[str, list[Path]]:
-    """Lists the folders METHOD-seedN below a folder by method; none where that does not exist.
+def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
+    """Lists the folders METHOD-seedN below a folder, by method and seed; none where that does not exist.
 
     Raises:
-        UserError: a folder has another name.
+        UserError: a folder has another name, or two are of the same method and seed.
     """
     if not folder.is_dir():
         return {}
-    methods: dict[str, list[Path]] = {}
+    methods: dict[str, dict[int, Path]] = {}
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        match = re.fullmatch(r"(.+)-seed\d+", path.name)
+        match = re.fullmatch(r"(.+)-seed(0|[1-9][0-9]{0,18})", path.name)
         if match is None:
             raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
-        methods.setdefault(match[1], []).append(path)
+        methods.setdefault(match[1], {})[int(match[2])] = path
     return methods
 
 
-def study_searches(table: Table, judge: Judge, methods: Mapping[str, Sequence[Path]]) -> list[SearchStudy]:
+def study_searches(table: Table, judge: Judge, methods: Mapping[str, Mapping[int, Path]]) -> list[SearchStudy]:
     """Judges searches, method by method.
 
     Args:
@@ -153,184 +131,94 @@ def study_searches(table: Table, judge: Judge, methods: Mapping[str, Sequence[Pa
         methods: Folders of searches, as ``list_searches``.
 
     Raises:
-        UserError: what is in a folder is no search at the table's setting.
+        UserError: what is in a folder is no search at the table's setting, or not by the method and seed of its name.
     """
-    return [_study_method(table, judge, method, paths) for method, paths in methods.items()]
+    searches = {
+        method: {seed: _read_search(table, judge, method, seed, path) for seed, path in paths.items()}
+        for method, paths in methods.items()
+    }
+    paper = searches.get(PAPER, {})
+    return [_study_method(judge, method, runs, paper) for method, runs in searches.items()]
 
 
-def _study_method(table: Table, judge: Judge, method: str, paths: Sequence[Path]) -> SearchStudy:
-    truth = judge.fit.places
-    judgements, rankings, percentiles, passes, signs = [], [], [], [], list[bool]()
-    for path in paths:
-        submission = read_submission(path)
-        if submission.scores is None:
-            raise UserError(f"{path} has no ranking.npz")
-        check_unseen(table, submission)
-        found = Genotype.from_json(path / "genotype.json").found
-        length = table.at()[0].of_epochs
-        if found.get("method") != "design" and found.get("epochs", length) != length:  # a design's trainings are short
-            raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
-        judgement = judge.judge(submission.scores, submission.digits)
-        judgements.append(judgement)
-        rankings.append(submission.scores)
-        percentiles.append(judgement.answer.percentile.value if judgement.answer else float("nan"))
-        try:
-            passes.append(float(found["costs"]["image_passes"]))
-            signs += _compare_places(found["places"], truth)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: genotype.json lacks what the search cost or found at each place") from error
+def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path) -> _Search:
+    submission = read_submission(path)
+    found = submission.found
+    if submission.scores is None:
+        raise UserError(f"{path} has no ranking.npz")
+    if missing := sorted(_FOUND.keys() - {"places"} - found.keys()):
+        raise UserError(f"{path}: genotype.json lacks {', '.join(missing)} in what it says of how it was found")
+    if misfit := find_misfit(found, _FOUND):
+        raise UserError(f"{path}: in genotype.json {misfit}")
+    if not method.startswith(found["method"]) or found["seed"] != seed:
+        raise UserError(
+            f"{path} is by the method {found['method']} and of seed {found['seed']}, not what its name says"
+        )
+    check_unseen(table, submission)
+    length = table.at()[0].of_epochs
+    if found["method"] == DESIGN:  # whose trainings are short, and would agree with themselves in the table
+        if seed in {row.seed for row in table.rows}:
+            raise UserError(f"{path}: seed {seed} is one of the table's own trainings; a design needs others")
+    elif found["epochs"] != length:
+        raise UserError(f"{path} searched for {found['epochs']} epochs, table {table.name} trained for {length}")
+    judgement = judge.judge(submission.scores, submission.digits)
+    if judgement.answer is None:
+        raise UserError(f"{path} has no answer")
+    signs = _compare_places(found.get("places", []), judge.fit.places)
+    return _Search(submission.scores, judgement, judgement.answer, found["costs"]["image_passes"], list(signs))
+
+
+def _study_method(
+    judge: Judge, method: str, searches: Mapping[int, _Search], paper: Mapping[int, _Search]
+) -> SearchStudy:
+    runs, others = list(searches.values()), paper if method != PAPER else {}
+    rankings = [run.scores for run in runs]
     columns = {
-        name: estimate([getattr(j.search, name) for j in judgements])
+        name: estimate([getattr(run.judgement.search, name) for run in runs])
         for name in ("tau", "top_tau", "regret", "regret_of_ten")
     }
+    shares = [
+        (p.value, p.low, p.high) if run.answer.num_trainings == 0 else (p.value,) * 3
+        for run in runs
+        for p in [run.answer.percentile]
+    ]
+    num_predicted = sum(run.answer.num_trainings == 0 for run in runs)
+    mean, low, high = np.mean(shares, axis=0).tolist()
+    signs = [sign for run in runs for sign in run.signs]
     return SearchStudy(
         method,
-        [j.search.tau for j in judgements],
         **columns,
         tau_over_networks=judge.estimate_mean_tau(rankings),
-        percentile=estimate(percentiles),
-        image_passes=float(np.mean(passes)),
-        num_right=sum(signs),
-        num_wrong=len(signs) - sum(signs),
-        alone=judgements[0] if len(judgements) == 1 else None,
+        above_fewest=judge.estimate_mean_tau_difference(rankings, [FEWEST_NORMS]),
+        above_paper=judge.estimate_mean_tau_difference(rankings, [run.scores for run in others.values()])
+        if others
+        else None,
+        above_paper_over_seeds=_compare_taus(searches, others),
+        percentile=Interval(mean, low, high) if num_predicted else Interval(mean, math.nan, math.nan),
+        num_predicted=num_predicted,
+        image_passes=float(np.mean([run.image_passes for run in runs])),
+        num_right=signs.count(True),
+        num_wrong=signs.count(False),
+        num_open=signs.count(None),
     )
+
+
+def _compare_taus(searches: Mapping[int, _Search], others: Mapping[int, _Search]) -> Mean | None:
+    """Estimates over the seeds by how much the tau-b of searches is above that of others; None with too few."""
+    taus, reference = ({seed: run.judgement.search.tau for seed, run in runs.items()} for runs in (searches, others))
+    if searches.keys() == others.keys() and len(searches) > 1:
+        return estimate_difference(taus, reference)
+    return estimate_unpaired_difference(list(taus.values()), list(reference.values()))
 
 
 def judge_fewest_norms(judge: Judge) -> Judgement:
     """Judges the simplest order of all: the fewer instance norms, the better, as trials before the table had it."""
-    num_norms = [sum(NUM_INS[int(k)] for k in digits) for digits in list_digits()]
-    return judge.judge(-np.array(num_norms, dtype=float), "0" * NUM_BLOCKS)
+    return judge.judge(FEWEST_NORMS, PLAIN)
 
 
-def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool]:
-    """Yields for each place that both call decided whether they agree."""
-    values = {place["place"]: place["value"] for place in found if place["decided"]}
+def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) -> Iterator[bool | None]:
+    """Yields for each place that the search calls decided whether the table agrees; None: there it is not decided."""
+    decided = {place["place"]: place["value"] for place in found if place["decided"]}
     for name, place in zip(PLACE_NAMES, truth, strict=True):
-        if place.is_decided and name in values:
-            yield (values[name] > 0) == (place.value > 0)
-
-
-def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
-    """Studies the best of some random networks by held-out images: exact expectations over all draws with replacement.
-
-    So the table's networks stand for all that could be drawn. The trainings that are chosen by are those that judge:
-    chance that favours both is not taken out.
-
-    Raises:
-        UserError: too few trainings.
-    """
-    held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
-    digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
-    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
-    return _judge_drawn(table, truth, len(digits), num_trainings, budget, digits, chances)
-
-
-def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy, DrawnStudy] | None:
-    """Studies fits of ``NUM_RUNS`` random networks by held-out images: alone, confirmed, confirmed beside known ones.
-
-    Each fit is judged by the architectures that it has not seen; its answer is the one of them that it ranks first.
-    Confirmed, the answer is the best by held-out images of those that a search would train anew (``search.confirm``),
-    as far as the table has them: the fit's first, the best seen, the known ones (plain, published) or not, the fit's
-    next. The table's trainings stand in for the new ones; that of the best seen is the one that it was chosen by.
-
-    Returns:
-        All three, or None where fewer than ``MIN_NETWORKS`` were trained or most draws cannot be fitted, as with many
-        folds.
-    """
-    held_out, truth = average(table.observe(HELD_OUT, budget)), average(table.observe(UNSEEN))
-    digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED)
-    fits = list(_draw_fits(table, budget, digits)) if len(digits) >= MIN_NETWORKS else []
-    if len(fits) < NUM_DRAWS / 2:  # the others would be no fair sample
-        return None
-    known = [d for d in (PLAIN, AIN) if d in held_out.keys() & truth.keys()]
-    taus, alone, confirmed, beside = [], [], [], []
-    for chosen, rest, predicted in fits:
-        taus.append(measure(predicted, np.array([truth[d] for d in rest])).tau)
-        first, *others = (rest[i] for i in np.argsort(-predicted, kind="stable"))
-        best_seen = max(chosen, key=lambda d: held_out[d])
-        alone.append(first)
-        confirmed.append(max([first, best_seen, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
-        beside.append(max([first, best_seen, *known, *others][:NUM_CONFIRMED], key=lambda d: held_out[d]))
-    fit = _judge_drawn(table, truth, len(digits), NUM_RUNS, budget, alone)
-    return (
-        replace(fit, tau=_summarize(np.array(taus))),
-        _judge_drawn(table, truth, len(digits), NUM_CONFIRMED_ALL, budget, confirmed),
-        _judge_drawn(table, truth, len(digits), NUM_CONFIRMED_ALL, budget, beside),
-    )
-
-
-def _draw_fits(table: Table, budget: int, digits: Sequence[str]) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
-    """Yields of each fit the networks that it was made of, the rest, and its predictions of those, (rest,)."""
-    rows = {o.digits: o for o in reversed(table.observe(HELD_OUT, budget))}  # of several trainings the first
-    generator = np.random.default_rng(0)
-    for _ in range(NUM_DRAWS):
-        chosen = sorted(generator.choice(digits, NUM_RUNS, replace=False).tolist())
-        rest = [d for d in digits if d not in chosen]
-        try:
-            predicted = predict([rows[d] for d in chosen], np.array([[int(k) for k in d] for d in rest]))
-        except UserError:
-            continue  # a candidate that none of them has: an orthogonal array would have it
-        yield chosen, rest, predicted
-
-
-def study_left_out(table: Table) -> list[LeftOutStudy]:
-    """Studies how fits by held-out images order random networks, each of which is left out of its own fit.
-
-    It therefore needs fewer networks than ``study_designs``.
-
-    Returns:
-        One for each budget; none: too few networks.
-    """
-    truth = average(table.observe(UNSEEN))
-    predicted = []
-    for budget in table.budgets:
-        rows = [o for o in table.observe(HELD_OUT, budget) if o.digits not in HAND_PICKED]
-        try:
-            predicted.append({digits: value for digits, (_, value) in predict_left_out(rows).items()})
-        except UserError:
-            return []
-    shared = sorted(truth.keys() & set.intersection(*(set(p) for p in predicted)))
-    scores = np.array([truth[d] for d in shared])
-    orders = [compare_orders(np.array([p[d] for d in shared]), scores) for p in predicted]
-    return [
-        LeftOutStudy(budget, estimate_tau([order]), estimate_difference(order, orders[-1]))
-        for budget, order in zip(table.budgets, orders, strict=True)
-    ]
-
-
-def _judge_drawn(
-    table: Table,
-    truth: Mapping[str, float],
-    num_networks: int,
-    num_trainings: int,
-    budget: int,
-    answers: Sequence[str],
-    chances: np.ndarray | None = None,
-) -> DrawnStudy:
-    """Judges answers of drawn searches by the truth; ``chances``: of each, default equal."""
-    scores = np.array(list(truth.values()))
-    regrets = dict(zip(truth, scores.max() - scores, strict=True))
-    percentiles = dict(zip(truth, compute_percentiles(scores), strict=True))
-    chances = np.full(len(answers), 1 / len(answers)) if chances is None else chances
-    shares = Counter[str]()
-    for digits, chance in zip(answers, chances.tolist(), strict=True):
-        shares[digits] += chance
-    return DrawnStudy(
-        num_networks,
-        num_trainings,
-        budget,
-        num_trainings * count_passes(table.at(budget)),
-        tau=None,
-        regret=_summarize(np.array([regrets[d] for d in answers]), chances),
-        percentile=_summarize(np.array([percentiles[d] for d in answers]), chances),
-        most_frequent=shares.most_common(1)[0],
-    )
-
-
-def _summarize(values: np.ndarray, chances: np.ndarray | None = None) -> Interval:
-    """Returns the mean of values, (n,), and the ends between which 95 % lie; ``chances``: of each, default equal."""
-    chances = np.full(len(values), 1 / len(values)) if chances is None else chances
-    order = np.argsort(values)
-    rising, below = values[order], np.cumsum(chances[order])
-    low, high = rising[np.searchsorted(below, [LEVEL / 2, 1 - LEVEL / 2]).clip(max=len(rising) - 1)]
-    return Interval(math.fsum(values * chances), float(low), float(high))  # rounded alike on every processor
+        if name in decided:
+            yield (decided[name] > 0) == (place.value > 0) if place.is_decided else None

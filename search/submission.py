@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,14 @@ class Submission:
         scores: Of each genotype, (4096,), by the number that its digits are in base 4, higher is better; NaN: none.
             None: the search ranks nothing.
         sources: Names of the data sets that it searched on, as far as it says.
+        found: What a folder's ``genotype.json`` says of how it was found.
     """
 
     name: str
     digits: str | None
     scores: np.ndarray | None
     sources: Sequence[str] = ()
+    found: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_submission(path: Path) -> Submission:
@@ -52,7 +55,7 @@ def read_submission(path: Path) -> Submission:
         sources = genotype.found.get("sources")
         sources = [s for s in sources if isinstance(s, str)] if isinstance(sources, list) else []
         scores = read_ranking(ranking) if os.path.lexists(ranking) else None
-        return Submission(path.name, genotype.digits, scores, sources)
+        return Submission(path.resolve().name, genotype.digits, scores, sources, genotype.found)
     return _read_lines(path)
 
 

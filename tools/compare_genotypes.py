@@ -226,6 +226,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise UserError("--seeds and --jobs must be at least 1")
     networks = read_networks(arguments.genotypes, arguments.first_seed)
+    if not networks:
+        raise UserError("--genotypes names none; such as --genotypes log/design osnet_ain random:4")
     settings = [*(["data.root", arguments.root] if arguments.root else []), *arguments.settings]
     pairs = parse_pairs(settings)
     if own := sorted(_OWN_SETTINGS & pairs.keys()):
@@ -240,8 +242,8 @@ def run(arguments: argparse.Namespace) -> None:
     train_all(networks, seeds, arguments.folder, arguments.config_file, settings, arguments.jobs)
     scores = read_scores(networks, seeds, arguments.folder)
     text = format_comparison(scores, measure_costs(networks, cfg.model.width, cfg.data.height, cfg.data.width))
-    write_atomically(arguments.folder / "comparison.txt", text + "\n")
     Comparison(list_changed(flatten(cfg), _OWN_SETTINGS), scores).write(arguments.folder / COMPARISON_NAME)
+    write_atomically(arguments.folder / "comparison.txt", text + "\n")
     save_figure(draw_comparison(scores), arguments.folder / "comparison.png")
     print(f"\n{text}\n\nalso in {arguments.folder}/comparison.txt, comparison.png and {COMPARISON_NAME}")
 
@@ -264,7 +266,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_intermixed_args(words)
     end = next((i for i, word in enumerate(arguments.genotypes) if "." in word and not word.endswith(".json")
-                and "/" not in word), len(arguments.genotypes))  # fmt: skip
+                and "/" not in word and not Path(word).exists()), len(arguments.genotypes))  # fmt: skip
     arguments.settings = [*arguments.genotypes[end:], *arguments.settings]
     arguments.genotypes = arguments.genotypes[:end]
     start_log(None)

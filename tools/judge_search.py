@@ -24,7 +24,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.judge import FIRST, MIN_REPEATED, Expected, Interval, Judge, Judgement, check_unseen
+from search.judge import FIRST, Expected, Judge, Judgement, check_unseen
+from search.orders import MIN_REPEATED, Interval
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from build_design import build_images_hash, check_trains_child, hash_recipe
-from datasets.holdout import count_folds
+from datasets.holdout import NEW, SEEN, count_folds
+from datasets.style_shift import SHIFTED
 from default_config import flatten, load_config
 from engine.interrupt import Interrupted, StopRequest
 from engine.metrics import describe_machine
@@ -192,13 +193,20 @@ def check_recipe(settings: Mapping[str, Any], plan: Plan) -> None:
     """Checks that a recipe, its settings by full key, can make a plan's trainings.
 
     Raises:
-        UserError: it trains no child, or deals the images into fewer folds.
+        UserError: it trains no child, deals the images into fewer folds, or gives no score of a group.
     """
     check_trains_child(settings["model.name"], f"recipe {plan.recipe}")
     mode = settings["nas.held_out"]
     num_folds = 1 if mode == "none" else count_folds(mode, settings["nas.num_folds"], len(settings["data.sources"]))
     if plan.num_folds > num_folds:
         raise UserError(f"the plan has num_folds {plan.num_folds}, recipe {plan.recipe} holds out {num_folds}")
+    domains = [*settings["data.targets"], *settings["data.sources"], NEW, SEEN]
+    given = [f"{domain}{shift}/{score}" for domain in domains for shift in ("", SHIFTED) for score in KEPT_SCORES]
+    for name, scores in plan.groups.items():
+        if unknown := next((score for score in scores if score not in given), ""):
+            raise UserError(
+                f"the plan's group {name} is of {unknown!r}, no score of recipe {plan.recipe}{nearest(unknown, given)}"
+            )
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -229,7 +237,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     def keep(results: Sequence[TrialResult]) -> None:
         rows = [row for r in results for row in make_rows(r, recipe, images, cfg.train.batch_size, cfg.train.max_epoch)]
-        append_rows(path, plan.groups, rows, plan.about)
+        if rows:
+            append_rows(path, plan.groups, rows, plan.about)
 
     keep(read_trials(trials, folder))
     if not arguments.collect:

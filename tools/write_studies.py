@@ -25,25 +25,23 @@ from search.about_studies import (
     ABOUT_SIGNALS,
     INTRODUCTION,
 )
-from search.compare import Comparison, estimate_unpaired_difference, list_comparison, list_targets
-from search.compare import Interval as Mean
+from search.compare import Comparison, Mean, list_comparison, list_targets
 from search.effects import EffectsFit
-from search.judge import Interval, Judge, Judgement, compare_orders, estimate_tau
+from search.judge import Expected, Judge, Judgement
+from search.orders import Interval, compare_orders, estimate_tau
 from search.places import PLACE_NAMES, Place, say_what_is_sure
 from search.report.figures import NAMED, draw_places
 from search.studies import HELD_OUT, average, can_be_studied, count_passes, list_named, study_budgets, study_signals
-from search.study_searches import (
+from search.study_drawn import (
     HAND_PICKED,
     MIN_NETWORKS,
     NUM_CONFIRMED_ALL,
     NUM_RUNS,
-    judge_fewest_norms,
-    list_searches,
     study_designs,
     study_left_out,
     study_random,
-    study_searches,
 )
+from search.study_searches import PAPER, SearchStudy, judge_fewest_norms, list_searches, study_searches
 from search.table import FOLDER, UNSEEN, Table
 from tools.judge_search import MEASURES, format_ends, format_expected, format_interval
 from utils.drawing import Figure
@@ -52,8 +50,14 @@ from utils.plots import save_figure
 from utils.tool import tool
 
 PAGE_NAME = "studies.md"
-PAPER = "gumbel"  # the method
-CHILD_IMAGES = 3.5  # that take as long as one of the paper's super-network, see docs/search.md
+CHILD_IMAGES = 2.6  # that cost as much as one of the paper's super-network, see docs/search.md
+ANSWERS_HEADER = (
+    "order",
+    "its first: behind the best",
+    "best of its first ten: behind the best",
+    "its answers better than",
+)
+ROUNDING = 1e-9  # half-widths below are of equal values
 MARGIN = 0.1  # of tau, that a smaller budget may lose
 NUM_RANDOM = (8, NUM_RUNS, NUM_CONFIRMED_ALL)  # networks, of which the best is taken
 
@@ -197,12 +201,17 @@ def describe_left_out(table: Table) -> str:
     rows = [(str(s.budget), format_tau(s.tau), "–" if s is found[-1] else format_interval(s.difference, "+.2f"))
             for s in found]  # fmt: skip
     enough = next(s.budget for i, s in enumerate(found) if all(t.difference.low > -MARGIN for t in found[i:]))
+    smallest = (
+        f"The smallest budget from which on fits lose less than {MARGIN} of tau (95 %): {enough} epochs."
+        if enough < found[-1].budget
+        else f"No smaller budget than the largest is sure to lose less than {MARGIN} of tau (95 %)."
+    )
     return (
         "Each of these networks predicted by a fit, by held-out images, of all others: tau of the predictions with the "
         "order by the unseen domains at the largest budget, and by how much it is above that of fits at the largest "
         "budget, here with the bootstrap's intervals. Left-out networks are predicted somewhat worse than others.\n\n"
         f"{format_markdown(('epochs', 'tau', 'above that at the end'), rows)}\n"
-        f"The smallest budget from which on fits lose less than {MARGIN} of tau (95 %): {enough} epochs.\n"
+        f"{smallest}\n"
     )
 
 
@@ -216,43 +225,47 @@ def describe_best(table: Table) -> str:
 
 
 def describe_searches(studied: Studied) -> str:
-    """Shows searches that ran and lie beside a table, a random order and the simplest one."""
+    """Shows searches that ran and lie beside a table: their orders, then their answers."""
     table = studied.table
     methods = list_searches(FOLDER / "searches" / table.name)
     if not methods:
         return ""
     judge = Judge(table, table.at(), UNSEEN)
-    searches = study_searches(table, judge, methods)
-    paper = next((s for s in searches if s.method == PAPER), None)
-    fewest = judge_fewest_norms(judge)
-    rows = [
-        ("a random order", "–", "–", *list_measures(format_expected(fewest.random)), "–"),
-        ("fewest norms first", "–", "–", *list_measures(format_single(fewest)), "–"),
-    ]
+    searches, fewest = study_searches(table, judge, methods), judge_fewest_norms(judge)
+    references = {"a random order": list_measures(fewest.random), "fewest norms first": list_single(fewest)}
     if fewest.perfect:
-        rows.append(("the true order", "–", "–", *list_measures(format_expected(fewest.perfect)), "–"))
-    if paper:
-        rows.append(describe_random_at_equal_cost(table, paper.image_passes))
+        references["the true order"] = list_measures(fewest.perfect)
+    orders = [(name, "–", "–", m["tau"], "–", "–", m["top_tau"], "–") for name, m in references.items()]
+    answers = [(name, m["regret"], m["regret_of_ten"], m["percentile"]) for name, m in references.items()]
+    if paper := next((s for s in searches if s.method == PAPER), None):
+        answers.append(describe_random_at_equal_cost(table, paper.image_passes))
     for s in searches:
-        tau, *means = (format_mean(getattr(s, name), spec) for name, spec in MEASURES.items())
-        means = [tau + format_ends(s.tau_over_networks, ".2f"), *means]
-        places = f"{s.num_right} / {s.num_wrong}" if s.num_right + s.num_wrong else "–"
-        gap = estimate_unpaired_difference(s.taus, paper.taus) if paper and s is not paper else None
-        measures = list_measures(format_single(s.alone) if s.alone else means, gap)
-        rows.append((f"`{s.method}`", str(s.tau.num), f"{s.image_passes:,.0f}", *measures, places))
-    header = ("search", "seeds", "images passed", "tau", f"tau above `{PAPER}`'s", "tau within the best tenth",
-              "its first: behind the best", "best of its first ten: behind the best", "its answer better than",
-              "places right / wrong")  # fmt: skip
-    return format_markdown(header, rows)
+        name, tau, places = f"`{s.method}`", format_mean(s.tau, ".2f"), (s.num_right, s.num_wrong, s.num_open)
+        orders.append((
+            name, str(s.tau.num), f"{s.image_passes:,.0f}", tau + format_ends(s.tau_over_networks, ".2f"),
+            format_interval(s.above_fewest, "+.2f"), format_gap(s), format_mean(s.top_tau, ".2f"),
+            " / ".join(map(str, places)) if any(places) else "–",
+        ))  # fmt: skip
+        share = format_interval(s.percentile, ".0%") + (f", {s.num_predicted} predicted" if s.num_predicted else "")
+        answers.append((name, format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"), share))
+    header = ("order", "seeds", "images passed", "tau", "above the fewest norms", f"above `{PAPER}`",
+              "tau within the best tenth", "places right / wrong / open")  # fmt: skip
+    return (
+        f"{format_markdown(header, orders)}\n{format_markdown(ANSWERS_HEADER, answers)}\nNo prediction by this table's "
+        f"fit is above more than {judge.highest_predicted_share:.0%} of these scores.\n"
+    )
 
 
-def list_measures(measures: Sequence[str], gap: Mean | None = None) -> list[str]:
-    """Puts behind tau by how much it is above the paper's."""
-    tau, *others = measures
-    return [tau, "–" if gap is None else format_mean(gap, "+.2f"), *others]
+def format_gap(search: SearchStudy) -> str:
+    """Writes how far a search's tau is above the paper's: over the seeds, and over architectures."""
+    if search.above_paper is None:
+        return "–"
+    over_seeds = search.above_paper_over_seeds
+    value = f"{search.above_paper.value:+.2f}" if over_seeds is None else format_mean(over_seeds, "+.2f")
+    return value + format_ends(search.above_paper, "+.2f")
 
 
-def describe_random_at_equal_cost(table: Table, image_passes: float) -> tuple[str, ...]:
+def describe_random_at_equal_cost(table: Table, image_passes: float) -> tuple[str, str, str, str]:
     """Shows the best of as many random networks, trained for the smallest budget, as cost what the paper's search does.
 
     Args:
@@ -260,11 +273,10 @@ def describe_random_at_equal_cost(table: Table, image_passes: float) -> tuple[st
         image_passes: Of the paper's search.
     """
     budget = table.budgets[0]
-    num = max(1, int(CHILD_IMAGES * image_passes / count_passes(table.at(budget))))
+    num = max(1, round(CHILD_IMAGES * image_passes / count_passes(table.at(budget))))
     study = study_random(table, num, budget)
     name = f"the best of {num} random networks, {budget} epochs"
-    regret, better = format_interval(study.regret, ".1%"), format_interval(study.percentile, ".0%")
-    return name, "–", f"{study.image_passes:,}", "–", "–", "–", regret, "–", better, "–"
+    return name, format_interval(study.regret, ".1%"), "–", format_interval(study.percentile, ".0%")
 
 
 def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
@@ -280,12 +292,16 @@ def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
     return "\n".join(parts)
 
 
-def format_single(judgement: Judgement) -> list[str]:
-    """Writes the measures of a single order, of its answer the share of networks that it is better than."""
-    unknown = Interval(math.nan, math.nan, math.nan)
+def list_measures(expected: Expected) -> dict[str, str]:
+    """Writes the mean and the range of each measure."""
+    return dict(zip(MEASURES, format_expected(expected), strict=True))
+
+
+def list_single(judgement: Judgement) -> dict[str, str]:
+    """Writes the measures of a single order, of which tau alone has an interval."""
     found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
-    found |= {"tau": judgement.tau, "percentile": judgement.answer.percentile if judgement.answer else unknown}
-    return [format_interval(found[name], spec) for name, spec in MEASURES.items()]
+    found["tau"] = judgement.tau
+    return {name: format_interval(found[name], spec) for name, spec in MEASURES.items()}
 
 
 def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
@@ -305,8 +321,10 @@ def format_tau(tau: Interval | None) -> str:
 
 
 def format_mean(mean: Mean, spec: str) -> str:
-    """Writes a mean with the half of its interval, if it has one."""
-    return "–" if math.isnan(mean.mean) else mean.format(spec)
+    """Writes a mean with the half of its interval, if it has one; equal values, which say little of it, as such."""
+    if math.isnan(mean.mean):
+        return "–"
+    return f"{mean.mean:{spec}} each" if mean.half_width < ROUNDING else mean.format(spec)
 
 
 def format_place(place: Place) -> str:

@@ -43,18 +43,23 @@ def test_no_more_at_a_time_than_asked_for(tmp_path):
 
 
 def test_gpus_are_shared_out(tmp_path):
-    commands = {f"job{i}": python(WRITE, tmp_path / f"{i}", "CUDA_VISIBLE_DEVICES") for i in range(4)}
-    list(LocalLauncher(2, ["3", "5"])(commands))
-    assert {(tmp_path / f"{i}").read_text() for i in range(4)} <= {"3", "5"}
+    """Each of two commands waits until the other runs beside it."""
+    code = (
+        "import os, pathlib, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
+        "(folder / sys.argv[2]).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "while len(list(folder.iterdir())) < 2:\n    time.sleep(0.01)"
+    )
+    outcomes = LocalLauncher(2, ["3", "5"])({name: python(code, tmp_path, name) for name in ("one", "other")})
+    assert [o.exit_code for o in outcomes] == [0, 0]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"3", "5"}
 
 
-@pytest.mark.parametrize("asked", [None, "7"])
-def test_processors_are_shared_out_unless_the_user_did(tmp_path, monkeypatch, asked):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if asked:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    list(LocalLauncher(1)({"one": python(WRITE, tmp_path / "one", "OMP_NUM_THREADS")}))
-    assert (tmp_path / "one").read_text() == (asked or str(len(os.sched_getaffinity(0))))
+@pytest.mark.parametrize(("asked", "jobs", "given"), [("", 1, "6"), ("", 4, "1"), ("", 3, "2"), ("7", 3, "7")])
+def test_processors_are_shared_out_unless_the_user_did(tmp_path, monkeypatch, asked, jobs, given):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    list(LocalLauncher(jobs)({"one": python(WRITE, tmp_path / "one", "OMP_NUM_THREADS")}))
+    assert (tmp_path / "one").read_text() == given
 
 
 def test_leaving_early_asks_what_runs_to_stop_and_waits(tmp_path):

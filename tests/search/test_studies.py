@@ -1,5 +1,7 @@
 """Studies of tables: on simulated tables whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from search.arrays import plan_runs
 from search.places import PLACE_NAMES
 from search.studies import can_be_studied, list_named, study_budgets, study_signals
 from search.table import Row, Table
+from utils.errors import UserError
 
 EVERYTHING = np.array(list(np.ndindex(*[4] * 6)))
 UNSEEN = [f"synthetic_{letter}/mAP" for letter in "bcd"]
@@ -83,4 +86,13 @@ def test_small_tables_are_not_studied():
     assert can_be_studied(simulate())
     assert not can_be_studied(simulate(num_rows=40))  # 20 trainings
     assert not can_be_studied(simulate(num_rows=0))
-    assert not can_be_studied(Table("no unseen domains", {}, simulate().rows))
+    table = simulate()
+    assert not can_be_studied(Table("no unseen domains", {}, table.rows))
+
+    def drop(rows, name):
+        return [replace(row, scores={k: v for k, v in row.scores.items() if k != name}) for row in rows]
+
+    assert not can_be_studied(Table("no held-out images", table.groups, drop(table.rows, "heldout_new/mAP")))
+    damaged = Table("damaged", table.groups, [*table.rows[:-1], *drop(table.rows[-1:], UNSEEN[0])])
+    with pytest.raises(UserError, match="lacks the score 'synthetic_b/mAP'"):
+        can_be_studied(damaged)

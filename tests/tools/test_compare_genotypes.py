@@ -44,8 +44,8 @@ def test_difference_of_other_seeds_is_welch_s():
     values, reference = [0.3, 0.5, 0.4], [0.1, 0.2]
     low, high = stats.ttest_ind(values, reference, equal_var=False).confidence_interval()
     found = estimate_unpaired_difference(values, reference)
-    assert found == pytest.approx((0.25, (high - low) / 2, 3))
-    assert estimate_unpaired_difference([0.5, 0.5], [0.25, 0.25]) == (0.25, 0, 2)
+    assert found == pytest.approx((0.25, (high - low) / 2, 5))
+    assert estimate_unpaired_difference([0.5, 0.5], [0.25, 0.25]) == (0.25, 0, 4)
     assert estimate_unpaired_difference([0.3, 0.5], [0.1]) is None
 
 
@@ -218,3 +218,22 @@ def test_what_each_training_has_for_itself_is_not_set_in_silence(tmp_path, capsy
     assert tool.main(words) == 2
     assert f"{key}: each training has its own" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_alone_name_no_genotype(tmp_path, capsys):
+    words = ["--config-file", "child.yaml", "--folder", str(tmp_path / "out"), "--genotypes", "train.lr", "0.01"]
+    assert tool.main(words) == 2
+    assert "--genotypes names none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_a_dot_in_its_name_is_no_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.v2").mkdir()
+    assert tool.main(["--genotypes", "search.v2", "--config-file", "child.yaml", "--folder", "out"]) == 2
+    assert "cannot read genotype search.v2/genotype.json" in capsys.readouterr().err
+
+
+def test_difference_of_few_common_seeds_says_so():
+    scores = {"a": {s: {"x": 0.5} for s in (1, 2, 3)}, "b": {s: {"x": 0.25} for s in (3, 4)}}
+    assert list_comparison(scores, "x")[1] == ("b", "25.0% ± 0.0%", "-25.0%, 1 common seed", "2")

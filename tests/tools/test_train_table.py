@@ -68,6 +68,7 @@ def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
         (("num_folds: 4", "num_folds: 5"), "recipe .*recipe.yaml holds out 4"), (('"110110"', '"000000"'), "twice"),
         (("random: 3", "random: true"), "must be a whole number"),
         (("array: 32", "array: 32\nseed: 99999999999999999999"), "seed is '99999"),
+        (("[heldout_new/mAP]", "[synthetic_a/mAP, heldout_mew/mAP]"), "is of 'heldout_mew/mAP', no score of"),
         (("recipe: recipe.yaml", ""), "lacks recipe"), (('"110110"', '"11011"'), "'11011' is no genotype"),
     ],
 )  # fmt: skip
@@ -75,6 +76,7 @@ def test_plans_that_cannot_be_are_one_line(plan, monkeypatch, capsys, changed, t
     plan.write_text(PLAN.replace(*changed))
     assert run(monkeypatch, plan, "--collect") == 2
     assert re.search(told, capsys.readouterr().err)
+    assert not (plan.parent / "t.jsonl").exists()
 
 
 def test_genotypes_need_no_quotes(plan):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from search.compare import Comparison
-from search.judge import Interval
-from search.study_searches import LeftOutStudy
+from search.orders import Interval
+from search.study_drawn import LeftOutStudy
 from search.table import Table, append_rows
 from tests.search.test_studies import UNSEEN, simulate
 from tests.search.test_study_searches import TRUTH, write_search
@@ -51,19 +51,24 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "Nothing is said of it yet" in small and "**small**" not in whole
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in introduction
     assert whole.count("**whole**") == 5
-    assert "| 40 | 4,000 | – | " in whole and "lose less than 0.1 of tau (95 %): 40 epochs." in whole
+    assert (
+        "| 40 | 4,000 | – | " in whole
+        and "No smaller budget than the largest is sure to lose less than 0.1 of tau (95 %)." in whole
+    )
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
-    assert "too few for fits of 32, which need 52" in whole and "| a fit of 32" not in whole
+    assert "too few for fits of 32, which need 53" in whole and "| a fit of 32" not in whole
     assert "At 95 % for each comparison, `synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert "| the true order | – | – | 0.87 (0." in whole
-    rows = {line.split(" | ")[0]: line.split(" | ") for line in whole.splitlines() if "500 | " in line}
-    gap, tau = rows["| `opposite`"][4], float(rows["| `gumbel`"][3][:4])
-    assert gap.endswith(" ± 0.00") and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
-    assert rows["| `gumbel`"][4] == rows["| `once`"][4] == "–"
-    assert "| the best of 1 random networks, 10 epochs | – | 1,000 | – | – | – | " in whole  # 3.5 times 500 images
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in whole.splitlines() if " | 500 | " in line}
+    gap, tau = rows["| `opposite`"][5], float(rows["| `gumbel`"][3][:4])
+    assert " each (-1." in gap and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
+    assert rows["| `once`"][5].startswith("+0.00 (") and rows["| `gumbel`"][5] == "–"
+    assert rows["| `gumbel`"][4].startswith("+0.") and rows["| `gumbel`"][3].startswith(f"{tau} each (0.")
+    assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.6 times 500 images
+    assert "predicted |\n| `once` | " in whole and "No prediction by this table's fit is above more than " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
 
@@ -88,13 +93,20 @@ def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, m
     assert module.describe_searches(Studied(simulate(num_rows=10), {})) == ""
 
 
-@pytest.mark.parametrize(("lows", "enough"), [((-0.09, -0.05, 0), 5), ((-0.11, -0.05, 0), 10), ((-0.05, -0.11, 0), 20)])
+@pytest.mark.parametrize(
+    ("lows", "enough"),
+    [
+        ((-0.09, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 5 epochs."),
+        ((-0.11, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 10 epochs."),
+        ((-0.05, -0.11, 0), "No smaller budget than the largest is sure to lose less than 0.1 of tau (95 %)."),
+    ],
+)
 def test_budget_that_is_enough(monkeypatch, lows, enough):
     found = [LeftOutStudy(budget, Interval(0.5, 0.4, 0.6), Interval(0, low, 0.1))
              for budget, low in zip((5, 10, 20), lows, strict=True)]  # fmt: skip
     monkeypatch.setattr(module, "study_left_out", lambda table: found)
     shown = module.describe_left_out(simulate())
-    assert f"lose less than 0.1 of tau (95 %): {enough} epochs." in shown
+    assert enough in shown
     assert (
         f"| 5 | 0.50 (0.40 … 0.60) | +0.00 ({lows[0]:.2f} … +0.10) |" in shown
         and "| 20 | 0.50 (0.40 … 0.60) | – |" in shown
