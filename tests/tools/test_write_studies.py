@@ -67,7 +67,7 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert " each (-1." in gap and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
     assert rows["| `once`"][5].startswith("+0.00 (") and rows["| `gumbel`"][5] == "–"
     assert rows["| `gumbel`"][4].startswith("+0.") and rows["| `gumbel`"][3].startswith(f"{tau} each (0.")
-    assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.6 times 500 images
+    assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.8 times 500 images
     assert "predicted |\n| `once` | " in whole and "No prediction by this table's fit is above more than " in whole
     assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "studies_small.png").exists()
