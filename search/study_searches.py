@@ -109,7 +109,7 @@ def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
     """Lists the folders METHOD-seedN below a folder, by method and seed; none where that does not exist.
 
     Raises:
-        UserError: a folder has another name, or two are of the same method and seed.
+        UserError: a folder has another name.
     """
     if not folder.is_dir():
         return {}
