@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -284,12 +284,17 @@ def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
     parts = []
     for name, comparison in comparisons.items():
         above = f"above {next(iter(comparison.scores))}"
-        settings = ", ".join(f"`{key} {value}`" for key, value in sorted(comparison.settings.items()))
+        settings = ", ".join(f"`{key} {format_value(value)}`" for key, value in sorted(comparison.settings.items()))
         parts.append(f"### {name}\n\nAll settings that are not at their defaults: {settings}.\n")
         for target in list_targets(comparison.scores):
             rows = list_comparison(comparison.scores, target)
             parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
     return "\n".join(parts)
+
+
+def format_value(value: Any) -> str:
+    """Writes a setting's value as a command line takes it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def list_measures(expected: Expected) -> dict[str, str]:

@@ -35,7 +35,7 @@ def test_page_of_a_table(tmp_path, monkeypatch):
         write_search(tmp_path / "searches" / "whole" / f"gumbel-seed{seed}", TRUTH)
         write_search(tmp_path / "searches" / "whole" / f"opposite-seed{seed}", -TRUTH)
     write_search(tmp_path / "searches" / "whole" / "once-seed1", TRUTH)
-    settings = {"data.sources": ["market1501"], "data.max_train_ids": 280}
+    settings = {"data.sources": ["market1501", "cuhk01"], "data.max_train_ids": 280}
     scores = {"design 012330": {1: {"cuhk01": 0.25}, 2: {"cuhk01": 0.25}}, "osnet": {1: {"cuhk01": 0.125}}}
     (tmp_path / "comparisons").mkdir()
     Comparison(settings, scores).write(tmp_path / "comparisons" / "city.json")
@@ -45,7 +45,7 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     tables, compared = text.split("## Found against published")
     introduction, whole = tables.split("## When does the order settle?")
     small, introduction = introduction.split("**small**")[1].split("**whole**")
-    assert "not at their defaults: `data.max_train_ids 280`, `data.sources ['market1501']`." in compared
+    assert "not at their defaults: `data.max_train_ids 280`, `data.sources [market1501,cuhk01]`." in compared
     assert "| mAP on cuhk01 | mean | above design 012330 | seeds |" in compared
     assert "| design 012330 | 25.0% ± 0.0% |  | 2 |\n| osnet | 12.5% | -12.5% | 1 |" in compared
     assert "Nothing is said of it yet" in small and "**small**" not in whole
