@@ -5,7 +5,6 @@ round tells what each candidate is worth in each block and predicts all 4,096 ge
 promising and the known ones anew, with new seeds, and the best of those by their means is the answer.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +17,8 @@ from search.confirm import CONFIRM_SEEDS, choose_for_confirmation, compare_confi
 from search.decide_effects import log_fit, log_leaders, make_answer, observe
 from search.effects import EffectsFit, fit_effects
 from search.launcher import Launcher
-from search.trials import Trial, TrialResult, complete_trials
+from search.trials import Trial, TrialResult, complete_trials, keep_plan
 from utils.errors import UserError
-from utils.files import write_atomically
-from utils.read_file import read_json
-from utils.run_folder import PLAN_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -119,23 +115,9 @@ class DesignedSearch:
         Raises:
             UserError: it differs; the message shows where.
         """
-        own = json.loads(json.dumps({"design": asdict(self.design), "conditions": self.conditions}))
-        path = self.folder / PLAN_NAME
-        if path.is_file():
-            then = read_json(path, "plan")
-            if not isinstance(then, dict) or not all(isinstance(then.get(part), dict) for part in own):
-                raise UserError(f"{path} is damaged: it holds no plan; choose another data.save_dir")
-            changed = [
-                f"{part}.{key}: {then[part].get(key)!r} then, {own[part].get(key)!r} now"
-                for part in ("design", "conditions")
-                for key in sorted(own[part].keys() | then[part].keys())
-                if key != "confirm" and then[part].get(key) != own[part].get(key)
-            ]
-            if changed:
-                raise UserError(f"{self.folder} holds trainings of another plan ({'; '.join(changed)}); choose another "
-                                "data.save_dir, or set it back")  # fmt: skip
-        self.trials_folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(own, indent=2) + "\n")
+        plan = {"design": asdict(self.design), "conditions": self.conditions}
+        keep_plan(self.folder, plan, "data.save_dir", free={"confirm"})
+        self.trials_folder.mkdir(exist_ok=True)
 
     def _complete(self, trials: Sequence[Trial], what: str) -> list[TrialResult]:
         """Trains what is not finished and returns all results."""

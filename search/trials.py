@@ -4,12 +4,13 @@ A trial is named by what it trains, so a folder of trials can be completed by wh
 what was stopped goes on from its checkpoint, what is missing is started.
 """
 
+import json
 import logging
 import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from genotype import Genotype
 from search.launcher import Launcher, Outcome
 from utils.checks import Fits, are_texts, find_misfit, is_text, is_whole
 from utils.errors import UserError
+from utils.files import write_atomically
 from utils.log import format_duration
 from utils.read_file import read_json
-from utils.run_folder import TRAIN_LOG
+from utils.run_folder import PLAN_NAME, TRAIN_LOG
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +145,37 @@ def _find_fault(lines: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]
     if not all(abs(one - other) < _ROUNDING for one, other in last):
         return f"the last scores in {FILE_NAME} are not those in metrics.json"
     return ""
+
+
+def keep_plan(folder: Path, plan: Mapping[str, Mapping[str, Any]], choice: str, free: Collection[str] = ()) -> None:
+    """Writes what trainings below a folder have in common, which comes before the first; or checks that it is the same.
+
+    Args:
+        folder: That the trainings are in or below.
+        plan: Plain values by part and name.
+        choice: The setting or flag that chooses the folder, for the message.
+        free: Names of values that may change.
+
+    Raises:
+        UserError: it differs; the message shows where.
+    """
+    own = json.loads(json.dumps(plan))
+    path = folder / PLAN_NAME
+    if path.is_file():
+        then = read_json(path, "plan")
+        if not isinstance(then, dict) or not all(isinstance(then.get(part), dict) for part in own):
+            raise UserError(f"{path} is damaged: it holds no plan; choose another {choice}")
+        changed = [
+            f"{part}.{key}: {then[part].get(key)!r} then, {own[part].get(key)!r} now"
+            for part in own
+            for key in sorted(own[part].keys() | then[part].keys())
+            if key not in free and then[part].get(key) != own[part].get(key)
+        ]
+        if changed:
+            raise UserError(f"{folder} holds trainings of another plan ({'; '.join(changed)}); choose another "
+                            f"{choice}, or set it back")  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(own, indent=2) + "\n")
 
 
 def read_trials(trials: Iterable[Trial], folder: Path) -> list[TrialResult]:

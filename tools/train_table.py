@@ -32,7 +32,7 @@ from genotype import is_digits
 from search.arrays import SIZES, plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.table import FOLDER, Row, Table, append_rows
-from search.trials import Trial, TrialResult, complete_trials, read_trials
+from search.trials import Trial, TrialResult, complete_trials, keep_plan, read_trials
 from utils.checks import Check, between, each, each_of_any, not_empty, one_of
 from utils.config_file import read_config_file
 from utils.config_value import coerce
@@ -40,6 +40,7 @@ from utils.devices import list_gpus
 from utils.distributed import Runtime
 from utils.errors import UserError
 from utils.log import start_log
+from utils.run_folder import PLAN_NAME
 from utils.suggest import nearest
 from utils.tool import tool
 
@@ -231,9 +232,11 @@ def run(arguments: argparse.Namespace) -> None:
     recipe, images = hash_recipe(flatten(cfg)), build_images_hash(cfg, with_targets=True)
     path = arguments.table or FOLDER / f"{plan.name}.jsonl"
     table = Table.load(path) if path.is_file() else None
+    check_table(path, table, recipe, images)
     trials = choose_trials(plan.trials, table, arguments.shard)
     logger.info("%s: %d of %d trainings are to be made here", path, len(trials), len(plan.trials))
     folder = arguments.runs / plan.name
+    check_runs(folder, recipe, images)
 
     def keep(results: Sequence[TrialResult]) -> None:
         rows = [row for r in results for row in make_rows(r, recipe, images, cfg.train.batch_size, cfg.train.max_epoch)]
@@ -246,6 +249,31 @@ def run(arguments: argparse.Namespace) -> None:
         command = _make_command(plan.recipe, words)
         done = complete_trials(trials, folder, command, choose_launcher(arguments), plan.name, keep)
         logger.info("%d of %d trainings are finished; rows are in %s", len(done), len(trials), path)
+
+
+def check_table(path: Path, table: Table | None, recipe: str, images: str) -> None:
+    """Raises UserError where the rows that a table has are by another recipe or of other images."""
+    rows = table.rows[:1] if table else []
+    other = [
+        f"{what} {there} there, {here} here"
+        for row in rows
+        for what, there, here in (("recipe", row.recipe, recipe), ("images", row.images, images))
+        if there != here
+    ]
+    if other:
+        raise UserError(f"{path} is by another recipe or of other images ({'; '.join(other)}); give another --table")
+
+
+def check_runs(folder: Path, recipe: str, images: str) -> None:
+    """Checks that a folder's trainings are by a recipe and of images, and writes down which before the first.
+
+    Raises:
+        UserError: they are not, or nothing says so.
+    """
+    if not (folder / PLAN_NAME).exists() and any(folder.glob("*/metrics.json")):
+        raise UserError(f"{folder} holds trainings, but no {PLAN_NAME}, which says by which recipe and of which images "
+                        "they are; give another --runs")  # fmt: skip
+    keep_plan(folder, {"conditions": {"recipe": recipe, "images": images}}, "--runs")
 
 
 def _make_command(recipe: Path, words: Sequence[str]) -> Callable[[Trial, Path], list[str]]:

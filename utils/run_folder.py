@@ -8,7 +8,7 @@ from utils.files import remove_unfinished, write_atomically
 from utils.log import start_log
 
 TRAIN_LOG, EVALUATION_LOG = "train.log", "evaluate.log"
-PLAN_NAME = "plan.json"  # of a designed search
+PLAN_NAME = "plan.json"  # what many trainings have in common
 
 
 class RunFolder:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import tools.train_table as tool
+from engine.interrupt import Interrupted
+from search.launcher import Outcome
 from search.table import Table
 from search.trials import Trial
 from tests.search.fake_trials import write_trial
@@ -106,10 +108,16 @@ def test_shards_are_parts_of_the_whole(plan):
             tool.choose_trials(trials, None, wrong)
 
 
+def begin(monkeypatch, plan):
+    """Lets the tool write down what its trainings have in common, before there are any."""
+    assert run(monkeypatch, plan, "--collect") == 0
+    return plan.parent / "runs" / "t"
+
+
 def test_finished_trainings_are_collected_and_never_made_again(plan, monkeypatch, capsys):
-    trials = tool.read_plan(plan).trials
+    trials, folder = tool.read_plan(plan).trials, begin(monkeypatch, plan)
     for trial in trials[:2]:
-        write_trial(trial, plan.parent / "runs" / "t", 0.4)
+        write_trial(trial, folder, 0.4)
     assert run(monkeypatch, plan, "--collect") == 0, capsys.readouterr().err
     table = Table.load(plan.parent / "t.jsonl")
     assert len(table.rows) == 4
@@ -130,14 +138,54 @@ def test_finished_trainings_are_collected_and_never_made_again(plan, monkeypatch
     assert started == left
 
 
-def test_table_of_another_recipe_is_refused(plan, monkeypatch, capsys):
-    trials = tool.read_plan(plan).trials
-    write_trial(trials[0], plan.parent / "runs" / "t", 0.4)
+def test_shards_that_are_stopped_make_the_whole_table(plan, monkeypatch, capsys):
+    trials, folder = tool.read_plan(plan).trials, begin(monkeypatch, plan)
+    launched: list[str] = []
+
+    def stop_after_four(commands):
+        for number, name in enumerate(commands):
+            if number == 4:
+                raise Interrupted("stopped", 130)
+            launched.append(name)
+            digits, seed, fold = name.split("-")
+            write_trial(Trial(digits, int(seed.removeprefix("seed")), int(fold.removeprefix("fold"))), folder, 0.4)
+            yield Outcome(name, 0, "")
+
+    monkeypatch.setattr(tool, "choose_launcher", lambda arguments: stop_after_four)
+    for i in (1, 2, 3):
+        while (code := run(monkeypatch, plan, "--shard", f"{i}/3")) != 0:
+            assert code == 130
+            assert len(Table.load(plan.parent / "t.jsonl").rows) == 2 * len(launched)  # nothing is lost
+    rows = Table.load(plan.parent / "t.jsonl").rows
+    assert sorted({(row.digits, row.seed, row.fold) for row in rows}) == sorted(
+        (t.digits, t.seed, t.fold) for t in trials
+    )
+    assert sorted(launched) == sorted(trial.name for trial in trials)  # each once
+
+
+def test_trainings_of_another_recipe_or_other_images_are_refused(plan, monkeypatch, capsys):
+    folder = begin(monkeypatch, plan)
+    write_trial(tool.read_plan(plan).trials[0], folder, 0.4)
+    (plan.parent / "recipe.yaml").write_text(RECIPE.replace("batch_size: 32", "batch_size: 16"))
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert "holds trainings of another plan (conditions.recipe: " in capsys.readouterr().err
+    (plan.parent / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setattr(tool, "build_images_hash", lambda cfg, with_targets: "others")
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert "plan (conditions.images: " in capsys.readouterr().err
+    (folder / "plan.json").unlink()
+    assert run(monkeypatch, plan, "--collect") == 2
+    assert "holds trainings, but no plan.json" in capsys.readouterr().err
+    assert not (plan.parent / "t.jsonl").exists()
+
+
+def test_table_of_another_recipe_is_refused_before_anything_is_trained(plan, monkeypatch, capsys):
+    write_trial(tool.read_plan(plan).trials[0], begin(monkeypatch, plan), 0.4)
     assert run(monkeypatch, plan, "--collect") == 0
     (plan.parent / "recipe.yaml").write_text(RECIPE.replace("batch_size: 32", "batch_size: 16"))
-    write_trial(trials[1], plan.parent / "runs" / "t", 0.4)
-    assert run(monkeypatch, plan, "--collect") == 2
-    assert "recipe" in capsys.readouterr().err
+    assert run(monkeypatch, plan, "--runs", str(plan.parent / "others")) == 2
+    assert "t.jsonl is by another recipe or of other images (recipe " in capsys.readouterr().err
+    assert not (plan.parent / "others").exists()
 
 
 def test_plans_of_the_repository_can_be_read():
