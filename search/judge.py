@@ -67,12 +67,14 @@ class AnswerScore:
         digits: The genotype.
         num_trainings: That the table has of it, whose noise is in its score; 0: it is predicted.
         score: Its score, fold and seed taken out.
+        behind: By how much that is below the best of the table; negative: above.
         percentile: Share of the architectures of the table that it is better than, ties counted by half.
     """
 
     digits: str
     num_trainings: int
     score: Interval
+    behind: float
     percentile: Interval
 
 
@@ -158,7 +160,7 @@ class Judge:
         return Judgement(
             num_architectures=len(self._digits),
             num_trainings=len(self._observations),
-            search=measure(given, self._truth),
+            search=self.measure(ranking),
             tau=estimate_tau([compare_orders(given, self._truth)]),
             random=self._random,
             perfect=self._perfect,
@@ -167,6 +169,10 @@ class Judge:
             noise=float(np.sqrt(self._repeats.noise)),
             answer=self._score_answer(answer) if answer else None,
         )
+
+    def measure(self, ranking: np.ndarray) -> Measures:
+        """Measures a ranking as ``judge`` does, without what stands beside it."""
+        return measure(self._choose(ranking), self._truth)
 
     def estimate_mean_tau(self, rankings: Sequence[np.ndarray]) -> Interval:
         """Estimates tau-b of several searches together, with an interval over architectures.
@@ -224,16 +230,29 @@ class Judge:
 
     def _score_answer(self, answer: str) -> AnswerScore:
         """Scores the answer by its rows, or by what the others' effects predict."""
-        truth = dict(zip(self._digits, self._truth.tolist(), strict=True))
         num_trainings = len(self._scores.get(answer, ()))
         if num_trainings:
-            score = Interval(truth[answer], float("nan"), float("nan"))
+            score = Interval(float(np.mean(self._scores[answer])), float("nan"), float("nan"))
         else:
-            fit, number = self.fit, number_of(answer)
-            score = Interval(*(float(a[number]) for a in (fit.predictions, fit.low, fit.high)))
-        others = np.array([value for digits, value in truth.items() if digits != answer])
-        shares = [_find_share(others, s) if np.isfinite(s) else s for s in (score.value, score.low, score.high)]
-        return AnswerScore(answer, num_trainings, score, Interval(*shares))
+            score = self._predict(answer)
+        behind = float(self._truth.max()) - score.value
+        others = self._truth[[digits != answer for digits in self._digits]]
+        return AnswerScore(answer, num_trainings, score, behind, _find_shares(others, score))
+
+    def predict_share(self, digits: str) -> Interval:
+        """Predicts of what share of the table's architectures one is better, whether the table has it or not.
+
+        So answers can be compared of which only some were trained: a trained score has noise, a prediction is nearer to
+        the mean. The interval is for the score of one new training.
+
+        Raises:
+            UserError: too few trainings for a fit.
+        """
+        return _find_shares(self._truth, self._predict(digits))
+
+    def _predict(self, digits: str) -> Interval:
+        number = number_of(digits)
+        return Interval(*(float(values[number]) for values in (self.fit.predictions, self.fit.low, self.fit.high)))
 
     @property
     def highest_predicted_share(self) -> float:
@@ -245,6 +264,28 @@ class Judge:
             UserError: too few trainings for a fit.
         """
         return _find_share(self._truth, float(self.fit.predictions.max()))
+
+
+def judge_domains(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray) -> dict[str, float]:
+    """Judges a ranking by each of the scores that a group is the mean of: its tau-b, by the score's name.
+
+    Args:
+        table: Whose metric it is.
+        rows: Of one budget.
+        metric: The group's name.
+        ranking: As for ``Judge.judge``.
+
+    Returns:
+        None of them where the metric is a single score, or the mean of one.
+    """
+    names = table.groups.get(metric, ())
+    return {name: Judge(table, rows, name).measure(ranking).tau for name in names} if len(names) > 1 else {}
+
+
+def _find_shares(others: np.ndarray, score: Interval) -> Interval:
+    """Finds the shares of others, (n,), that a score and its ends, where it has some, are better than."""
+    ends = (score.value, score.low, score.high)
+    return Interval(*(_find_share(others, end) if np.isfinite(end) else end for end in ends))
 
 
 def _find_share(others: np.ndarray, score: float) -> float:

@@ -4,12 +4,19 @@ Scores are those of architectures, the parts of fold and seed taken out; an orde
 by Kendall's tau-b, with the 95 % interval of a bootstrap over architectures.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from search.orders import Interval, compare_orders, compare_seeds, estimate_tau, estimate_tau_difference
+from search.orders import (
+    MIN_REPEATED,
+    Interval,
+    compare_orders,
+    estimate_tau,
+    estimate_tau_difference,
+    pair_seeds,
+)
 from search.table import UNSEEN, Row, Table
 from search.trainings import Observation, list_by_architecture
 from utils.errors import UserError
@@ -26,6 +33,7 @@ class BudgetStudy:
         image_passes: Images that passed forward and backward.
         unseen: Order by the unseen domains at this budget, with that at the largest.
         held_out: Order by held-out people and cameras at this budget, with that by the unseen domains at the largest.
+        difference: By how much that is above the same at the largest budget, over the same architectures drawn.
         loss: The same of the training loss, the lowest first.
         seeds: Order by the unseen domains of one seed at this budget, with that of another at the largest; None: too
             few repeats.
@@ -35,6 +43,7 @@ class BudgetStudy:
     image_passes: int
     unseen: Interval
     held_out: Interval
+    difference: Interval
     loss: Interval
     seeds: Interval | None
 
@@ -47,8 +56,9 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     """
     last = table.adjust(UNSEEN)
     final = _take_means(last)
+    held_out = {budget: _compare(average(table.observe(HELD_OUT, budget)), final) for budget in table.budgets}
     found = []
-    for budget in table.budgets:
+    for budget, order in held_out.items():
         rows = table.at(budget)
         unseen = table.adjust(UNSEEN, budget)
         losses = [Observation(row.digits, row.fold, row.seed, -row.loss) for row in rows]
@@ -56,10 +66,11 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
             BudgetStudy(
                 budget,
                 count_passes(rows),
-                unseen=_compare(_take_means(unseen), final),
-                held_out=_compare(average(table.observe(HELD_OUT, budget)), final),
-                loss=_compare(average(losses), final),
-                seeds=_compare_seeds(unseen, last),
+                unseen=estimate_tau([_compare(_take_means(unseen), final)]),
+                held_out=estimate_tau([order]),
+                difference=estimate_tau_difference([order], [held_out[table.budgets[-1]]]),
+                loss=estimate_tau([_compare(average(losses), final)]),
+                seeds=_compare_seeds([unseen], [last]),
             )
         )
     return found
@@ -71,14 +82,26 @@ class SignalStudy:
 
     Attributes:
         tau: Kendall's tau-b of the two.
-        difference: By how much that is above the tau-b of ``HELD_OUT``, over the same architectures drawn; None for an
-            unseen domain, which is compared with the mean of the others.
+        difference: By how much that is above the tau-b of ``HELD_OUT``, over the same architectures drawn.
         seeds: Tau-b of one training's score with the unseen domains of another's; None: too few repeats.
     """
 
     tau: Interval
-    difference: Interval | None
+    difference: Interval
     seeds: Interval | None
+
+
+@dataclass(frozen=True)
+class SourceStudy:
+    """How well one unseen domain foretells the order by the others, as a held-out source would.
+
+    Attributes:
+        mean: Each domain in turn, all together; ``difference`` is to ``HELD_OUT`` with the same others.
+        single: Tau-b of each domain by its score's name.
+    """
+
+    mean: SignalStudy
+    single: Mapping[str, float]
 
 
 def study_signals(table: Table) -> dict[str, SignalStudy]:
@@ -87,27 +110,46 @@ def study_signals(table: Table) -> dict[str, SignalStudy]:
     Raises:
         UserError: as ``study_budgets``.
     """
-    unseen = table.groups[UNSEEN]
-    seen = [name for name in table.metrics if name.endswith("/mAP") and name not in {*unseen, *table.groups}]
+    apart = {*table.groups[UNSEEN], *table.groups}
+    seen = [name for name in table.metrics if name.endswith("/mAP") and name not in apart]
     last, scores = table.adjust(UNSEEN), {name: table.adjust(name) for name in seen}
     final = _take_means(last)
-    orders = {name: _compare_orders(_take_means(scores[name]), final) for name in seen}
-    found = {
+    orders = {name: _compare(_take_means(scores[name]), final) for name in seen}
+    return {
         name: SignalStudy(
             estimate_tau([order]),
             estimate_tau_difference([order], [orders[HELD_OUT]]),
-            _compare_seeds(scores[name], last),
+            _compare_seeds([scores[name]], [last]),
         )
         for name, order in orders.items()
     }
-    for name in unseen if len(unseen) > 1 else ():
-        others = [other for other in unseen if other != name]
-        rest = [
-            Observation(row.digits, row.fold, row.seed, float(np.mean([table.score(row, other) for other in others])))
-            for row in table.at()
-        ]
-        found[name] = SignalStudy(_compare(average(table.observe(name)), average(rest)), None, None)
-    return found
+
+
+def study_sources(table: Table) -> SourceStudy | None:
+    """Studies whether an unseen domain would foretell the others, were it a search's held-out source.
+
+    Returns:
+        None for a single unseen domain.
+
+    Raises:
+        UserError: as ``study_budgets``.
+    """
+    unseen = table.groups[UNSEEN]
+    if len(unseen) < 2:
+        return None
+    own, rest = [table.adjust(name) for name in unseen], [_adjust_mean(table, {*unseen} - {name}) for name in unseen]
+    held_out = average(table.observe(HELD_OUT))
+    orders = [_compare(_take_means(one), _take_means(others)) for one, others in zip(own, rest, strict=True)]
+    references = [_compare(held_out, _take_means(others)) for others in rest]
+    mean = SignalStudy(estimate_tau(orders), estimate_tau_difference(orders, references), _compare_seeds(own, rest))
+    return SourceStudy(mean, {name: estimate_tau([order]).value for name, order in zip(unseen, orders, strict=True)})
+
+
+def _adjust_mean(table: Table, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Lists the means of several scores of each architecture's trainings, fold and seed out, by its digits."""
+    means = [float(np.mean([table.score(row, name) for name in sorted(names)])) for row in table.at()]
+    rows = zip(table.at(), means, strict=True)
+    return list_by_architecture([Observation(row.digits, row.fold, row.seed, value) for row, value in rows])
 
 
 def can_be_studied(table: Table) -> bool:
@@ -154,16 +196,30 @@ def _take_means(by_architecture: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {digits: float(np.mean(scores)) for digits, scores in by_architecture.items()}
 
 
-def _compare_seeds(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Interval | None:
-    """Compares one score of each training with another score of the same architecture's other trainings."""
-    repeated = [d for d in other if len(one.get(d, ())) == len(other[d]) > 1]
-    return compare_seeds([one[d] for d in repeated], [other[d] for d in repeated])
+def _compare_seeds(
+    one: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[str, np.ndarray]]
+) -> Interval | None:
+    """Compares scores of each training with other scores of the same architecture's other trainings.
+
+    Args:
+        one: Of one or more scores, each architecture's trainings.
+        other: The same of the scores that these are compared with, one by one.
+
+    Returns:
+        All together; None: too few repeats.
+    """
+    repeated = [d for d in other[0] if len(one[0].get(d, ())) == len(other[0][d]) > 1]
+    if len(repeated) < MIN_REPEATED:
+        return None
+    return estimate_tau(
+        [
+            comparison
+            for a, b in zip(one, other, strict=True)
+            for comparison in pair_seeds([a[d] for d in repeated], [b[d] for d in repeated])
+        ]
+    )
 
 
-def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:
-    return estimate_tau([_compare_orders(one, other)])
-
-
-def _compare_orders(one: Mapping[str, float], other: Mapping[str, float]) -> np.ndarray:
+def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> np.ndarray:
     shared = sorted(one.keys() & other.keys())
     return compare_orders(np.array([one[d] for d in shared]), np.array([other[d] for d in shared]))

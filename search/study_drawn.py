@@ -83,10 +83,21 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     Raises:
         UserError: too few trainings.
     """
+    answers, truth = list_random_answers(table, num_trainings, budget), average(table.observe(UNSEEN))
+    chances = np.array(list(answers.values()))
+    return _judge_drawn(table, truth, len(answers), num_trainings, budget, list(answers), chances)
+
+
+def list_random_answers(table: Table, num_trainings: int, budget: int) -> dict[str, float]:
+    """Lists how probable each network is to be the best of some random ones, drawn as in ``study_random``.
+
+    Raises:
+        UserError: too few trainings.
+    """
     held_out, truth = _take_first(table, budget), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
-    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
-    return _judge_drawn(table, truth, len(digits), num_trainings, budget, digits, chances)
+    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)
+    return dict(zip(digits, chances.tolist(), strict=True))
 
 
 def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy, DrawnStudy] | None:

@@ -9,20 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genotype import NUM_INS
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_INS
 from search.answer import list_digits
 from search.compare import Mean, estimate, estimate_difference, estimate_unpaired_difference
 from search.confirm import PLAIN
-from search.judge import (
-    AnswerScore,
-    Judge,
-    Judgement,
-    check_unseen,
-)
+from search.effects import BlockEffects
+from search.judge import AnswerScore, Judge, Judgement, check_unseen
 from search.orders import Interval
 from search.places import PLACE_NAMES, Place
 from search.submission import read_submission
-from search.table import Table
+from search.table import UNSEEN, Table
 from utils.checks import Fits, find_misfit, is_text, is_whole
 from utils.errors import UserError
 
@@ -33,6 +29,22 @@ FEWEST_NORMS = -np.array([sum(NUM_INS[int(k)] for k in digits) for digits in lis
 def _is_cost(value: Any) -> bool:
     fits, _ = is_whole(1, 10**15)
     return isinstance(value, dict) and fits(value.get("image_passes"))
+
+
+def _are_blocks(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(b, dict)
+        and is_text(b.get("block"))
+        and isinstance(b.get("decided"), bool)
+        and b.get("candidate") in CANDIDATE_NAMES
+        for b in value
+    )
+
+
+def _are_confirmed(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(c, dict) and type(c.get("trainings")) is int and c["trainings"] > 0 for c in value
+    )
 
 
 def _are_places(value: Any) -> bool:
@@ -51,7 +63,12 @@ _FOUND: dict[str, Fits] = {
     "epochs": is_whole(1, 10**9),
     "costs": (_is_cost, "image_passes, a whole number from 1 on"),
     "places": (_are_places, "of each place its name, decided or not, and its value"),
-}  # what a search's genotype.json must say of how it was found; places are for those that decide some
+    "blocks": (_are_blocks, "of each block its name, candidate, and whether that is decided"),
+    "trainings": is_whole(1, 10**9),
+    "confirmed": (_are_confirmed, "of each network trained anew how often"),
+}  # what a search's genotype.json says of how it was found
+_MAY_LACK = {"places", "blocks", "trainings", "confirmed"}  # which are for those that decide or confirm something
+FIRST_ROUND = ", first round alone"  # follows the name of a design in the rows of what it has before it confirms
 
 
 @dataclass(frozen=True)
@@ -69,13 +86,15 @@ class SearchStudy:
         top_tau: Tau-b within the best tenth of the architectures.
         regret: By how much the network that it ranks first among the trained ones is below the best of them.
         regret_of_ten: By how much the best of its first ten is.
-        percentile: Share of the trained architectures that its answers, trained or predicted, are better than; low and
-            high are the means of the ends of single answers' intervals, NaN where all were trained.
-        num_predicted: Of its answers.
+        predicted: Share of the table's architectures that its answers are better than as the table's fit predicts them;
+            low and high are the means of the ends of single answers' intervals.
+        trained: Share of the others that those of its answers are better than which the table has, by their trainings;
+            NaN where it has none.
+        num_trained: Of its answers.
         image_passes: Images that passed forward and backward.
-        num_right: Places that it calls decided and the table does too, with the same sign, over all searches.
-        num_wrong: With the other sign.
-        num_open: Places that it calls decided and the table does not.
+        by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
+        places: Of the places that it calls decided.
+        blocks: Of the blocks.
     """
 
     method: str
@@ -87,12 +106,27 @@ class SearchStudy:
     top_tau: Mean
     regret: Mean
     regret_of_ten: Mean
-    percentile: Interval
-    num_predicted: int
+    predicted: Interval
+    trained: float
+    num_trained: int
     image_passes: float
-    num_right: int
-    num_wrong: int
-    num_open: int
+    by_domain: Mapping[str, float]
+    places: "Verdicts"
+    blocks: "Verdicts"
+
+
+class Verdicts(NamedTuple):
+    """What the table's fit says of what searches call decided.
+
+    Attributes:
+        right: It decides the same.
+        wrong: It decides otherwise.
+        open: It decides nothing there.
+    """
+
+    right: int
+    wrong: int
+    open: int
 
 
 class _Search(NamedTuple):
@@ -102,7 +136,9 @@ class _Search(NamedTuple):
     judgement: Judgement
     answer: AnswerScore
     image_passes: int
-    signs: Sequence[bool | None]  # of ``_compare_places``
+    places: Sequence[bool | None]  # of ``_compare_places``
+    blocks: Sequence[bool | None]
+    confirmed: float  # share of its image passes
 
 
 def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
@@ -137,8 +173,25 @@ def study_searches(table: Table, judge: Judge, methods: Mapping[str, Mapping[int
         method: {seed: _read_search(table, judge, method, seed, path) for seed, path in paths.items()}
         for method, paths in methods.items()
     }
-    paper = searches.get(PAPER, {})
-    return [_study_method(judge, method, runs, paper) for method, runs in searches.items()]
+    for method, runs in list(searches.items()):
+        if all(run.confirmed for run in runs.values()):
+            searches[method + FIRST_ROUND] = {seed: _leave_first_round(judge, run) for seed, run in runs.items()}
+    paper, domains = searches.get(PAPER, {}), _list_judges(table)
+    return [_study_method(judge, domains, method, runs, paper) for method, runs in sorted(searches.items())]
+
+
+def _list_judges(table: Table) -> dict[str, Judge]:
+    """Lists judges by each unseen domain alone; none where there is but one."""
+    names = table.groups[UNSEEN]
+    return {name: Judge(table, table.at(), name) for name in names} if len(names) > 1 else {}
+
+
+def _leave_first_round(judge: Judge, search: _Search) -> _Search:
+    """Returns a designed search as it is before it confirms: the same order, whose first is the answer."""
+    judgement = judge.judge(search.scores, list_digits()[int(np.nanargmax(search.scores))])
+    passes = round(search.image_passes * (1 - search.confirmed))
+    assert judgement.answer is not None
+    return search._replace(judgement=judgement, answer=judgement.answer, image_passes=passes, confirmed=0.0)
 
 
 def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path) -> _Search:
@@ -146,7 +199,7 @@ def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path)
     found = submission.found
     if submission.scores is None:
         raise UserError(f"{path} has no ranking.npz")
-    if missing := sorted(_FOUND.keys() - {"places"} - found.keys()):
+    if missing := sorted(_FOUND.keys() - _MAY_LACK - found.keys()):
         raise UserError(f"{path}: genotype.json lacks {', '.join(missing)} in what it says of how it was found")
     if misfit := find_misfit(found, _FOUND):
         raise UserError(f"{path}: in genotype.json {misfit}")
@@ -164,12 +217,24 @@ def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path)
     judgement = judge.judge(submission.scores, submission.digits)
     if judgement.answer is None:
         raise UserError(f"{path} has no answer")
-    signs = _compare_places(found.get("places", []), judge.fit.places)
-    return _Search(submission.scores, judgement, judgement.answer, found["costs"]["image_passes"], list(signs))
+    confirmed = sum(c["trainings"] for c in found.get("confirmed", ())) / found.get("trainings", math.inf)
+    return _Search(
+        submission.scores,
+        judgement,
+        judgement.answer,
+        found["costs"]["image_passes"],
+        list(_compare_places(found.get("places", ()), judge.fit.places)),
+        list(_compare_blocks(found.get("blocks", ()), judge.fit.blocks)),
+        confirmed,
+    )
 
 
 def _study_method(
-    judge: Judge, method: str, searches: Mapping[int, _Search], paper: Mapping[int, _Search]
+    judge: Judge,
+    domains: Mapping[str, Judge],
+    method: str,
+    searches: Mapping[int, _Search],
+    paper: Mapping[int, _Search],
 ) -> SearchStudy:
     runs, others = list(searches.values()), paper if method != PAPER else {}
     rankings = [run.scores for run in runs]
@@ -177,14 +242,8 @@ def _study_method(
         name: estimate([getattr(run.judgement.search, name) for run in runs])
         for name in ("tau", "top_tau", "regret", "regret_of_ten")
     }
-    shares = [
-        (p.value, p.low, p.high) if run.answer.num_trainings == 0 else (p.value,) * 3
-        for run in runs
-        for p in [run.answer.percentile]
-    ]
-    num_predicted = sum(run.answer.num_trainings == 0 for run in runs)
-    mean, low, high = np.mean(shares, axis=0).tolist()
-    signs = [sign for run in runs for sign in run.signs]
+    predicted = [judge.predict_share(run.answer.digits) for run in runs]
+    trained = [run.answer.percentile.value for run in runs if run.answer.num_trainings]
     return SearchStudy(
         method,
         **columns,
@@ -194,13 +253,19 @@ def _study_method(
         if others
         else None,
         above_paper_over_seeds=_compare_taus(searches, others),
-        percentile=Interval(mean, low, high) if num_predicted else Interval(mean, math.nan, math.nan),
-        num_predicted=num_predicted,
+        predicted=Interval(*(float(np.mean([getattr(p, end) for p in predicted])) for end in ("value", "low", "high"))),
+        trained=float(np.mean(trained)) if trained else math.nan,
+        num_trained=len(trained),
         image_passes=float(np.mean([run.image_passes for run in runs])),
-        num_right=signs.count(True),
-        num_wrong=signs.count(False),
-        num_open=signs.count(None),
+        by_domain={name: float(np.mean([j.measure(r).tau for r in rankings])) for name, j in domains.items()},
+        places=_count([run.places for run in runs]),
+        blocks=_count([run.blocks for run in runs]),
     )
+
+
+def _count(signs: Iterable[Iterable[bool | None]]) -> Verdicts:
+    found = [sign for of_run in signs for sign in of_run]
+    return Verdicts(found.count(True), found.count(False), found.count(None))
 
 
 def _compare_taus(searches: Mapping[int, _Search], others: Mapping[int, _Search]) -> Mean | None:
@@ -222,3 +287,11 @@ def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) 
     for name, place in zip(PLACE_NAMES, truth, strict=True):
         if name in decided:
             yield (decided[name] > 0) == (place.value > 0) if place.is_decided else None
+
+
+def _compare_blocks(found: Iterable[Mapping[str, Any]], truth: Sequence[BlockEffects]) -> Iterator[bool | None]:
+    """The same of blocks: whether the candidate that the search calls decided is the table's."""
+    decided = {block["block"]: block["candidate"] for block in found if block["decided"]}
+    for name, block in zip(BLOCK_NAMES, truth, strict=True):
+        if name in decided:
+            yield decided[name] == CANDIDATE_NAMES[block.best] if block.is_decided else None

@@ -17,8 +17,8 @@ import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.agreement import Agreement, compare_searches
+from search.format_studies import format_interval
 from search.submission import read_submission
-from tools.judge_search import format_interval
 from utils.drawing import Axes, Figure
 from utils.log import format_table
 from utils.plots import save_figure

@@ -21,10 +21,11 @@ are worth. Exit code 2 after a user error.
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from search.judge import FIRST, Expected, Judge, Judgement, check_unseen
+from search.format_studies import MEASURES, format_domains, format_expected, format_interval
+from search.judge import FIRST, Judge, Judgement, check_unseen, judge_domains
 from search.orders import MIN_REPEATED, Interval
 from search.submission import read_submission
 from search.table import Table
@@ -33,12 +34,9 @@ from utils.log import format_table
 from utils.printable import make_printable
 from utils.tool import tool
 
-# how each of ``search.judge.Measures`` is written
-MEASURES = {"tau": ".2f", "top_tau": ".2f", "regret": ".1%", "regret_of_ten": ".1%", "percentile": ".0%"}
 
-
-def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
-    """Sets the table and the lines below it."""
+def format_judgement(judgement: Judgement, metric: str, title: str, domains: Mapping[str, float]) -> str:
+    """Sets the table and the lines below it; ``domains``: tau-b by each score that the metric is the mean of."""
     labels = (
         "Kendall's tau-b",
         "tau-b within the best tenth",
@@ -53,6 +51,8 @@ def format_judgement(judgement: Judgement, metric: str, title: str) -> str:
     rows = list(zip(labels, *columns, strict=True))
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
+    if domains:
+        lines.append(f"by one of the {len(domains)} alone: tau-b {format_domains(domains)}")
     if math.isnan(judgement.noise):
         lines.append("noise of the trainings is unknown: no architecture was trained more than once")
     else:
@@ -72,24 +72,9 @@ def _format_answer(judgement: Judgement, metric: str) -> str:
     trained = "trained once" if answer.num_trainings == 1 else f"trained {answer.num_trainings} times"
     how = trained if answer.num_trainings else "not in the table, predicted"
     return (
-        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, better than "
-        f"{format_interval(answer.percentile, '.0%')} of the architectures"
+        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, {answer.behind:.1%} behind "
+        f"the best, better than {format_interval(answer.percentile, '.0%')} of the architectures"
     )
-
-
-def format_expected(expected: Expected) -> list[str]:
-    """Writes the mean and the range of each measure."""
-    return [format_interval(Interval(*(getattr(m, name) for m in expected)), spec) for name, spec in MEASURES.items()]
-
-
-def format_interval(interval: Interval, spec: str) -> str:
-    """Writes a value with its interval, if it has one."""
-    return f"{interval.value:{spec}}".replace("nan", "–") + format_ends(interval, spec)
-
-
-def format_ends(interval: Interval, spec: str) -> str:
-    """Writes the ends of an interval, to follow its value; nothing where it has none."""
-    return "" if math.isnan(interval.low) else f" ({interval.low:{spec}} … {interval.high:{spec}})"
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -101,11 +86,12 @@ def run(arguments: argparse.Namespace) -> str:
     check_unseen(table, submission)
     rows = table.at(arguments.budget)
     judgement = Judge(table, rows, arguments.metric).judge(submission.scores, submission.digits)
+    domains = judge_domains(table, rows, arguments.metric, submission.scores)
     title = (
         f"{submission.name} by {judgement.num_trainings} trainings of {judgement.num_architectures} architectures, "
         f"{arguments.metric} of table {table.name} at {rows[0].epochs} epochs"
     )
-    return format_judgement(judgement, arguments.metric, make_printable(title))
+    return format_judgement(judgement, arguments.metric, make_printable(title), domains)
 
 
 @tool("judge_search")

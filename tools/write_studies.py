@@ -7,10 +7,8 @@ Every number comes from what is in tables/; a test checks that the page is the o
 """
 
 import argparse
-import math
-import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +23,15 @@ from search.about_studies import (
     ABOUT_SIGNALS,
     INTRODUCTION,
 )
-from search.compare import Comparison, Mean, list_comparison, list_targets
+from search.compare import Comparison, compare, list_comparison, list_targets
+from search.describe_searches import describe_searches
 from search.effects import EffectsFit
-from search.judge import Expected, Judge, Judgement
+from search.format_studies import format_interval, format_markdown, format_place, format_tau
 from search.orders import Interval, compare_orders, estimate_tau
-from search.places import PLACE_NAMES, Place, say_what_is_sure
-from search.report.figures import NAMED, draw_places
-from search.studies import HELD_OUT, average, can_be_studied, count_passes, list_named, study_budgets, study_signals
+from search.places import PLACE_NAMES, say_what_is_sure
+from search.report.figures import NAMED, draw_marks
+from search.section import Mark, Picture, Section, mark
+from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals, study_sources
 from search.study_drawn import (
     HAND_PICKED,
     MIN_NETWORKS,
@@ -41,23 +41,12 @@ from search.study_drawn import (
     study_left_out,
     study_random,
 )
-from search.study_searches import PAPER, SearchStudy, judge_fewest_norms, list_searches, study_searches
 from search.table import FOLDER, UNSEEN, Table
-from tools.judge_search import MEASURES, format_ends, format_expected, format_interval
-from utils.drawing import Figure
 from utils.files import write_atomically
 from utils.plots import save_figure
 from utils.tool import tool
 
 PAGE_NAME = "studies.md"
-CHILD_IMAGES = 2.8  # that cost as much as one of the paper's super-network, see docs/search.md
-ANSWERS_HEADER = (
-    "order",
-    "its first: behind the best",
-    "best of its first ten: behind the best",
-    "its answers better than",
-)
-ROUNDING = 1e-9  # half-widths below are of equal values
 MARGIN = 0.1  # of tau, that a smaller budget may lose
 NUM_RANDOM = (8, NUM_RUNS, NUM_CONFIRMED_ALL)  # networks, of which the best is taken
 
@@ -82,16 +71,27 @@ def write_page(folder: Path) -> None:
         if can_be_studied(table)
     }
     parts = [INTRODUCTION, *(describe_table(table, table.name in studied) for table in tables)]
-    for heading, about, describe in STUDIES:
-        bodies = {name: describe(study) for name, study in studied.items()}
-        if any(bodies.values()):
-            parts += [f"## {heading}\n", about, *(f"**{name}**\n\n{body}" for name, body in bodies.items() if body)]
+    pictures: dict[str, Picture] = {}
+
+    def show(title: str, name: str, section: Section) -> str:
+        if not section.picture:
+            return f"{title}\n\n{section.text}"
+        pictures[name] = section.picture
+        return f"{title}\n\n![{section.picture.about}](studies_{name}.png)\n\n{section.text}"
+
+    for kind, heading, about, describe in STUDIES:
+        sections = {name: section for name, study in studied.items() if (section := describe(study)).text}
+        if sections:
+            parts += [f"## {heading}\n", about]
+            parts += [show(f"**{name}**", f"{name}_{kind}", section) for name, section in sections.items()]
     comparisons = {path.stem: Comparison.read(path) for path in sorted((FOLDER / "comparisons").glob("*.json"))}
     if comparisons:
-        parts += ["## Found against published\n", ABOUT_COMPARISONS, describe_comparisons(comparisons)]
+        parts += ["## Found against published\n", ABOUT_COMPARISONS]
+        parts += [show(f"### {name}", name, describe_comparison(name, c)) for name, c in comparisons.items()]
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
-    for study in studied.values():
-        save_figure(draw_effects(study.fits), folder / name_picture(study.table))
+    for name, picture in pictures.items():
+        figure = draw_marks(picture.series, picture.ticks, picture.y_name)
+        save_figure(figure, folder / f"studies_{name}.png", picture.describe())
 
 
 def describe_table(table: Table, is_studied: bool) -> str:
@@ -110,40 +110,70 @@ def describe_table(table: Table, is_studied: bool) -> str:
     return f"{text}\n"
 
 
-def describe_budgets(studied: Studied) -> str:
+def describe_budgets(studied: Studied) -> Section:
     """Shows when the order settles."""
-    table = studied.table
+    table, found = studied.table, study_budgets(studied.table)
     rows = [
-        (str(s.budget), f"{s.image_passes:,}", "–" if s.budget == table.budgets[-1] else format_tau(s.unseen),
-         *map(format_tau, (s.held_out, s.loss, s.seeds)))
-        for s in study_budgets(table)
+        (str(s.budget), f"{s.image_passes:,}", "–" if s is found[-1] else format_tau(s.unseen), format_tau(s.held_out),
+         "–" if s is found[-1] else format_interval(s.difference, "+.2f"), *map(format_tau, (s.loss, s.seeds)))
+        for s in found
     ]  # fmt: skip
     header = ("epochs", "images passed", "unseen domains, then and at the end", "held-out people and cameras",
-              "training loss, lowest first", "unseen domains, another seed and fold")  # fmt: skip
-    return format_markdown(header, rows)
+              "above that at the end", "training loss, lowest first",
+              "unseen domains, another seed and fold")  # fmt: skip
+    series = {
+        "unseen domains": [mark(s.unseen) for s in found],
+        "held-out people and cameras": [mark(s.held_out) for s in found],
+        "training loss": [mark(s.loss) for s in found],
+        "unseen domains, another seed": [mark(s.seeds) for s in found],
+    }
+    picture = Picture(f"orders at each budget of {table.name}", series, [f"{s.budget} epochs" for s in found],
+                      "tau with the order at the end")  # fmt: skip
+    enough = say_enough({s.budget: s.difference for s in found}, "the order by held-out people and cameras loses")
+    return Section(f"{format_markdown(header, rows)}\n{enough}\n", picture)
 
 
-def describe_signals(studied: Studied) -> str:
+def say_enough(differences: Mapping[int, Interval], what: str) -> str:
+    """Says from which budget on little is lost: its tau surely, and that of all larger ones, less than ``MARGIN``."""
+    budgets = list(differences)
+    enough = next(b for i, b in enumerate(budgets) if all(differences[a].low > -MARGIN for a in budgets[i:]))
+    if enough < budgets[-1]:
+        return f"The smallest budget from which on {what} less than {MARGIN} of tau (95 %): {enough} epochs."
+    return f"No budget below the largest is known from which on {what} less than {MARGIN} of tau (95 %)."
+
+
+def describe_signals(studied: Studied) -> Section:
     """Shows what foretells the order by the unseen domains."""
-    found = study_signals(studied.table)
-    seen = {name: (s, s.difference) for name, s in found.items() if s.difference}
-    single = [s.tau.value for s in found.values() if s.difference is None]
+    signals, sources = study_signals(studied.table), study_sources(studied.table)
+    shown = {f"`{name}`": signal for name, signal in signals.items()}
+    if sources:
+        shown["one unseen domain"] = sources.mean
     rows = [
-        (f"`{name}`", format_tau(s.tau), "–" if name == HELD_OUT else format_interval(difference, "+.2f"),
+        (name, format_tau(s.tau), "–" if name == f"`{HELD_OUT}`" else format_interval(s.difference, "+.2f"),
          format_tau(s.seeds))
-        for name, (s, difference) in seen.items()
+        for name, s in shown.items()
     ]  # fmt: skip
-    sure = [f"`{name}`" for name, (_, d) in seen.items() if d.low > 0 or d.high < 0]
-    told = f"At 95 % for each comparison, {', '.join(sure) or 'no score'} differs from"
+    above = [name for name, s in shown.items() if s.difference.low > 0]
+    below = [name for name, s in shown.items() if s.difference.high < 0]
     header = ("score", "tau", f"above `{HELD_OUT}`", "unseen domains, another seed and fold")
-    text = f"{format_markdown(header, rows)}\n{told} `{HELD_OUT}`.\n"
-    if single:
-        text += (f"\nOne unseen domain alone, with the mean of the others: tau {min(single):.2f} to {max(single):.2f}, "
-                 f"median {statistics.median(single):.2f}.\n")  # fmt: skip
-    return text
+    text = (
+        f"{format_markdown(header, rows)}\nAt 95 %, each comparison by itself, above `{HELD_OUT}`: "
+        f"{', '.join(above) or 'none'}; below: {', '.join(below) or 'none'}.\n"
+    )
+    if sources:
+        rising = sorted(sources.single.items(), key=lambda item: item[1])
+        ends = [f"{tau:.2f} (`{name}`)" for name, tau in (rising[0], rising[len(rising) // 2], rising[-1])]
+        text += f"\nOne unseen domain: tau from {ends[0]} over {ends[1]}, the middle one, to {ends[2]}.\n"
+    series = {
+        "the same trainings": [mark(s.tau) for s in shown.values()],
+        "another seed and fold": [mark(s.seeds) for s in shown.values()],
+    }
+    ticks = [name.strip("`").replace("+", " +") for name in shown]
+    picture = Picture(f"scores of {studied.table.name} as judges", series, ticks, "tau with the unseen domains")
+    return Section(text, picture)
 
 
-def describe_places(studied: Studied) -> str:
+def describe_places(studied: Studied) -> Section:
     """Shows what IN is worth, and where."""
     table, fits = studied
     rows = [(name, *(format_place(fit.places[i]) for fit in fits.values())) for i, name in enumerate(PLACE_NAMES)]
@@ -151,9 +181,14 @@ def describe_places(studied: Studied) -> str:
     named = [(f"{name} ({digits})", *(f"{v:.1%}" for v in values))
              for name, digits, values in list_named(table, NAMED, list(fits))]  # fmt: skip
     metrics = [f"`{metric}`" for metric in fits]
-    picture = f"![effects at the twelve places]({name_picture(table)})\n"
-    text = f"{picture}\n{format_markdown(('place', *metrics), rows)}\n{sure}\n{describe_fit(fits)}\n"
-    return f"{text}\n{format_markdown(('network', *metrics), named)}" if named else text
+    text = f"{format_markdown(('place', *metrics), rows)}\n{sure}\n{describe_fit(fits)}\n"
+    if named:
+        text += f"\n{format_markdown(('network', *metrics), named)}"
+    labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
+    series = {labels[metric]: [Mark(*place) for place in fit.places] for metric, fit in fits.items()}
+    picture = Picture(f"effects at the twelve places by {table.name}", series, PLACE_NAMES,
+                      "mAP with IN minus without; filled: decided")  # fmt: skip
+    return Section(text, picture)
 
 
 def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
@@ -167,7 +202,7 @@ def describe_fit(fits: Mapping[str, EffectsFit]) -> str:
     return f"Each network predicted by a fit of the others, beside its own score: {'; '.join(parts)}."
 
 
-def describe_drawn_searches(studied: Studied) -> str:
+def describe_drawn_searches(studied: Studied) -> Section:
     """Shows searches that a table's rows stand in for."""
     table, budgets = studied.table, studied.table.budgets
     kinds = {f"the best of {size} random networks": [study_random(table, size, budget) for budget in budgets]
@@ -190,7 +225,7 @@ def describe_drawn_searches(studied: Studied) -> str:
         text += f", too few for fits of {NUM_RUNS}, which need {MIN_NETWORKS}"
     elif not designs:
         text += f"; most draws of {NUM_RUNS} cannot tell the effects of candidates and folds apart"
-    return f"{text}. {describe_best(table)}\n\n{format_markdown(header, rows)}\n{describe_left_out(table)}"
+    return Section(f"{text}. {describe_best(table)}\n\n{format_markdown(header, rows)}\n{describe_left_out(table)}")
 
 
 def describe_left_out(table: Table) -> str:
@@ -200,12 +235,7 @@ def describe_left_out(table: Table) -> str:
         return "Without one of these networks there are not enough for a fit.\n"
     rows = [(str(s.budget), format_tau(s.tau), "–" if s is found[-1] else format_interval(s.difference, "+.2f"))
             for s in found]  # fmt: skip
-    enough = next(s.budget for i, s in enumerate(found) if all(t.difference.low > -MARGIN for t in found[i:]))
-    smallest = (
-        f"The smallest budget from which on fits lose less than {MARGIN} of tau (95 %): {enough} epochs."
-        if enough < found[-1].budget
-        else f"No smaller budget than the largest is sure to lose less than {MARGIN} of tau (95 %)."
-    )
+    smallest = say_enough({s.budget: s.difference for s in found}, "fits lose")
     return (
         "Each of these networks predicted by a fit, by held-out images, of all others: tau of the predictions with the "
         "order by the unseen domains at the largest budget, and by how much it is above that of fits at the largest "
@@ -224,72 +254,18 @@ def describe_best(table: Table) -> str:
     return f"{text}, picked by hand; the best of the others is {behind:.1%} behind it." if behind else f"{text}."
 
 
-def describe_searches(studied: Studied) -> str:
-    """Shows searches that ran and lie beside a table: their orders, then their answers."""
-    table = studied.table
-    methods = list_searches(FOLDER / "searches" / table.name)
-    if not methods:
-        return ""
-    judge = Judge(table, table.at(), UNSEEN)
-    searches, fewest = study_searches(table, judge, methods), judge_fewest_norms(judge)
-    references = {"a random order": list_measures(fewest.random), "fewest norms first": list_single(fewest)}
-    if fewest.perfect:
-        references["the true order"] = list_measures(fewest.perfect)
-    orders = [(name, "–", "–", m["tau"], "–", "–", m["top_tau"], "–") for name, m in references.items()]
-    answers = [(name, m["regret"], m["regret_of_ten"], m["percentile"]) for name, m in references.items()]
-    if paper := next((s for s in searches if s.method == PAPER), None):
-        answers.append(describe_random_at_equal_cost(table, paper.image_passes))
-    for s in searches:
-        name, tau, places = f"`{s.method}`", format_mean(s.tau, ".2f"), (s.num_right, s.num_wrong, s.num_open)
-        orders.append((
-            name, str(s.tau.num), f"{s.image_passes:,.0f}", tau + format_ends(s.tau_over_networks, ".2f"),
-            format_interval(s.above_fewest, "+.2f"), format_gap(s), format_mean(s.top_tau, ".2f"),
-            " / ".join(map(str, places)) if any(places) else "–",
-        ))  # fmt: skip
-        share = format_interval(s.percentile, ".0%") + (f", {s.num_predicted} predicted" if s.num_predicted else "")
-        answers.append((name, format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"), share))
-    header = ("order", "seeds", "images passed", "tau", "above the fewest norms", f"above `{PAPER}`",
-              "tau within the best tenth", "places right / wrong / open")  # fmt: skip
-    return (
-        f"{format_markdown(header, orders)}\n{format_markdown(ANSWERS_HEADER, answers)}\nNo prediction by this table's "
-        f"fit is above more than {judge.highest_predicted_share:.0%} of these scores.\n"
-    )
-
-
-def format_gap(search: SearchStudy) -> str:
-    """Writes how far a search's tau is above the paper's: over the seeds, and over architectures."""
-    if search.above_paper is None:
-        return "–"
-    over_seeds = search.above_paper_over_seeds
-    value = f"{search.above_paper.value:+.2f}" if over_seeds is None else format_mean(over_seeds, "+.2f")
-    return value + format_ends(search.above_paper, "+.2f")
-
-
-def describe_random_at_equal_cost(table: Table, image_passes: float) -> tuple[str, str, str, str]:
-    """Shows the best of as many random networks, trained for the smallest budget, as cost what the paper's search does.
-
-    Args:
-        table: Of the networks.
-        image_passes: Of the paper's search.
-    """
-    budget = table.budgets[0]
-    num = max(1, round(CHILD_IMAGES * image_passes / count_passes(table.at(budget))))
-    study = study_random(table, num, budget)
-    name = f"the best of {num} random networks, {budget} epochs"
-    return name, format_interval(study.regret, ".1%"), "–", format_interval(study.percentile, ".0%")
-
-
-def describe_comparisons(comparisons: Mapping[str, Comparison]) -> str:
+def describe_comparison(name: str, comparison: Comparison) -> Section:
     """Shows networks that were found, retrained beside published and random ones."""
-    parts = []
-    for name, comparison in comparisons.items():
-        above = f"above {next(iter(comparison.scores))}"
-        settings = ", ".join(f"`{key} {format_value(value)}`" for key, value in sorted(comparison.settings.items()))
-        parts.append(f"### {name}\n\nAll settings that are not at their defaults: {settings}.\n")
-        for target in list_targets(comparison.scores):
-            rows = list_comparison(comparison.scores, target)
-            parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
-    return "\n".join(parts)
+    above = f"above {next(iter(comparison.scores))}"
+    settings = ", ".join(f"`{key} {format_value(value)}`" for key, value in sorted(comparison.settings.items()))
+    parts = [f"All settings that are not at their defaults: {settings}.\n"]
+    found = {target: compare(comparison.scores, target) for target in list_targets(comparison.scores)}
+    for target in found:
+        rows = list_comparison(comparison.scores, target)
+        parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
+    labels = list(comparison.scores)
+    series = {target: [mark(means[label][0]) for label in labels] for target, means in found.items()}
+    return Section("\n".join(parts), Picture(f"networks retrained in {name}", series, labels, "mAP"))
 
 
 def format_value(value: Any) -> str:
@@ -297,59 +273,17 @@ def format_value(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def list_measures(expected: Expected) -> dict[str, str]:
-    """Writes the mean and the range of each measure."""
-    return dict(zip(MEASURES, format_expected(expected), strict=True))
+def describe_run_searches(studied: Studied) -> Section:
+    """Shows the searches that lie beside a table."""
+    return describe_searches(studied.table, FOLDER / "searches" / studied.table.name)
 
 
-def list_single(judgement: Judgement) -> dict[str, str]:
-    """Writes the measures of a single order, of which tau alone has an interval."""
-    found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
-    found["tau"] = judgement.tau
-    return {name: format_interval(found[name], spec) for name, spec in MEASURES.items()}
-
-
-def draw_effects(fits: Mapping[str, EffectsFit]) -> Figure:
-    """Draws the effects of IN at the twelve places, of unseen domains beside held-out images."""
-    labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
-    return draw_places({labels[metric]: fit.places for metric, fit in fits.items()})
-
-
-def name_picture(table: Table) -> str:
-    """Names a table's picture, beside the page."""
-    return f"studies_{table.name}.png"
-
-
-def format_tau(tau: Interval | None) -> str:
-    """Writes tau with its interval."""
-    return "–" if tau is None else format_interval(tau, ".2f")
-
-
-def format_mean(mean: Mean, spec: str) -> str:
-    """Writes a mean with the half of its interval, if it has one; equal values, which say little of it, as such."""
-    if math.isnan(mean.mean):
-        return "–"
-    return f"{mean.mean:{spec}} each" if mean.half_width < ROUNDING else mean.format(spec)
-
-
-def format_place(place: Place) -> str:
-    """Writes an effect with its interval, bold where it is decided."""
-    text = f"{place.value:+.1%} ({place.low:+.1%} … {place.high:+.1%})"
-    return f"**{text}**" if place.is_decided else text
-
-
-def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Sets a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-STUDIES: tuple[tuple[str, str, Callable[[Studied], str]], ...] = (
-    ("When does the order settle?", ABOUT_BUDGETS, describe_budgets),
-    ("What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
-    ("Which search? Simulated searches", ABOUT_DRAWN, describe_drawn_searches),
-    ("Which search? Searches that were run", ABOUT_SEARCHES, describe_searches),
-    ("What is IN worth, and where?", ABOUT_PLACES, describe_places),
+STUDIES: tuple[tuple[str, str, str, Callable[[Studied], Section]], ...] = (
+    ("budgets", "When does the order settle?", ABOUT_BUDGETS, describe_budgets),
+    ("scores", "What should judge an architecture while searching?", ABOUT_SIGNALS, describe_signals),
+    ("simulated", "Which search? Simulated searches", ABOUT_DRAWN, describe_drawn_searches),
+    ("searches", "Which search? Searches that were run", ABOUT_SEARCHES, describe_run_searches),
+    ("places", "What is IN worth, and where?", ABOUT_PLACES, describe_places),
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
 from search.places import PLACE_NAMES, Place
+from search.section import Mark
 from utils.drawing import Axes, Figure, MaxNLocator, rc_context
 from utils.plots import COLOURS, MARKERS, draw_architecture
 
@@ -63,20 +64,35 @@ def _draw_block(axes: Axes, block: BlockAnswer) -> None:
 
 def draw_places(series: Mapping[str, Sequence[Place]]) -> Figure:
     """Draws what IN is worth at each of the twelve places, by label, with intervals; where that is sure, filled."""
+    marks = {label: [Mark(*place) for place in places] for label, places in series.items()}
+    return draw_marks(marks, PLACE_NAMES, "mAP with IN minus without; filled: decided")
+
+
+def draw_marks(series: Mapping[str, Sequence[Mark | None]], ticks: Sequence[str], y_name: str) -> Figure:
+    """Draws values with intervals side by side.
+
+    Args:
+        series: By label, one mark for each tick; None: nothing there.
+        ticks: What the marks are of; a name's last word goes to a line of its own.
+        y_name: What the values are.
+    """
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0, color=TEXT, lw=0.8)
-    for number, (label, places) in enumerate(series.items()):
+    step = min(0.3, 0.7 / len(series))
+    for number, (label, marks) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        shift = 0.3 * (number - (len(series) - 1) / 2)
-        for i, place in enumerate(places):
-            axes.plot([i + shift] * 2, [place.low, place.high], color=colour, lw=2, solid_capstyle="butt")
-            axes.plot(i + shift, place.value, MARKERS[number % len(MARKERS)], color=colour, ms=7,
-                      fillstyle="full" if place.is_decided else "none", label=label if i == 0 else None)  # fmt: skip
+        shift = step * (number - (len(series) - 1) / 2)
+        shown = [(i + shift, mark) for i, mark in enumerate(marks) if mark is not None]
+        for first, (x, mark) in zip([True, *[False] * len(shown)], shown, strict=False):
+            axes.plot([x] * 2, [mark.low, mark.high], color=colour, lw=2, solid_capstyle="butt")
+            axes.plot(x, mark.value, MARKERS[number % len(MARKERS)], color=colour, ms=7,
+                      fillstyle="full" if mark.is_filled else "none", label=label if first else None)  # fmt: skip
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=9)
-    axes.set_xticks(range(len(PLACE_NAMES)), [name.replace(" ", "\n") for name in PLACE_NAMES], fontsize=8)
-    axes.set_ylabel("mAP with IN minus without; filled: decided", fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks(range(len(ticks)), ["\n".join(name.rsplit(" ", 1)) for name in ticks], fontsize=8)
+    axes.set_xlim(-0.5, len(ticks) - 0.5)
+    axes.set_ylabel(y_name, fontsize=9)
     _plain(axes)
     return figure
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from search import judge as module
+from search import orders
 from search.arrays import plan_runs
 from search.judge import (
     Judge,
@@ -19,6 +20,7 @@ from search.judge import (
     expect_best,
     expect_perfect,
     expect_random,
+    judge_domains,
     measure,
     spread_random,
 )
@@ -174,6 +176,8 @@ def test_true_order_is_judged_as_the_true_order_and_folds_do_not_matter():
     assert found.search.regret < found.random.mean.regret_of_ten < found.random.mean.regret
     assert found.answer.num_trainings == 0
     assert found.answer.percentile.value > 0.9
+    assert found.answer.behind == pytest.approx(max(s.mean() for s in table.adjust("b/mAP").values())
+                                                - found.answer.score.value)  # fmt: skip
     assert found.answer.score.low < found.answer.score.value < found.answer.score.high
 
 
@@ -216,6 +220,64 @@ def test_tau_of_several_searches_has_the_interval_of_the_architectures():
     found = judge.estimate_mean_tau(rankings)
     assert found.value == pytest.approx(np.mean([tau.value for tau in taus]), abs=1e-3)
     assert found.high - found.low < max(tau.high - tau.low for tau in taus)
+
+
+def test_tau_is_scipys_with_the_means_of_a_table():
+    """With repeats, folds and seeds to be taken out, and many ties in the ranking."""
+    generator = np.random.default_rng(17)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01, repeats=16)
+    ranking = np.round(truth + generator.normal(0, 0.02, 4096), 2)
+    means = {digits: scores.mean() for digits, scores in table.adjust("b/mAP").items()}
+    given = [ranking[int(digits, 4)] for digits in means]
+    expected = stats.kendalltau(given, list(means.values())).statistic
+    found = Judge(table, table.at(), "b/mAP").judge(ranking, None)
+    assert len(set(given)) < 30 and found.search.tau == pytest.approx(expected) == found.tau.value
+
+
+def test_intervals_hold_what_all_architectures_would_show(monkeypatch):
+    """Of one search, of three together, and of a difference; parts of fold and seed are estimated, as always."""
+    monkeypatch.setattr(orders, "NUM_DRAWS", 300)
+    generator = np.random.default_rng(18)
+    held = np.zeros(3)
+    for _ in range(80):
+        truth = additive(generator) + generator.normal(0, 0.01, 4096)
+        table = simulate(generator, truth, 0.02)
+        rankings = [truth + generator.normal(0, 0.04, 4096) for _ in range(3)]
+        noisy = truth + generator.normal(0, 0.02, 4096)  # of another training of each of the 4,096
+        taus = [stats.kendalltau(ranking, noisy).statistic for ranking in rankings]
+        judge = Judge(table, table.at(), "b/mAP")
+        found = [
+            (judge.estimate_mean_tau(rankings[:1]), taus[0]),
+            (judge.estimate_mean_tau(rankings), np.mean(taus)),
+            (judge.estimate_mean_tau_difference(rankings[:1], rankings[1:2]), taus[0] - taus[1]),
+        ]
+        held += [interval.low <= tau <= interval.high for interval, tau in found]
+    assert (held / 80 >= 0.88).all() and (held / 80 < 1).any()
+
+
+def test_shares_are_predicted_alike_for_trained_and_untrained():
+    generator = np.random.default_rng(19)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.002)
+    judge, scores = Judge(table, table.at(), "b/mAP"), table.adjust("b/mAP")
+    rows = np.array([truth[int(digits, 4)] for digits in scores])
+    away = next(d for d in map("".join, itertools.product("0123", repeat=6)) if d not in scores)
+    for digits in (table.rows[0].digits, away, np.base_repr(int(truth.argmax()), 4).zfill(6)):
+        found = judge.predict_share(digits)
+        assert found.value == pytest.approx(np.mean(rows < truth[int(digits, 4)]), abs=0.06)
+        assert found.low <= found.value <= found.high <= 1
+        assert found.value <= judge.highest_predicted_share
+
+
+def test_single_domains_of_a_group():
+    generator = np.random.default_rng(20)
+    truth = additive(generator)
+    table = simulate(generator, truth, 0.01)
+    table.groups["both/mAP"], table.groups["one/mAP"] = ["b/mAP", "c/mAP"], ["b/mAP"]
+    found = judge_domains(table, table.at(), "both/mAP", truth)
+    assert found == {name: Judge(table, table.at(), name).judge(truth, None).search.tau for name in ("b/mAP", "c/mAP")}
+    assert judge_domains(table, table.at(), "one/mAP", truth) == judge_domains(table, table.at(), "b/mAP", truth) == {}
 
 
 def test_constant_scores_order_nothing():

@@ -7,7 +7,7 @@ import pytest
 
 from search.arrays import plan_runs
 from search.places import PLACE_NAMES
-from search.studies import can_be_studied, list_named, study_budgets, study_signals
+from search.studies import can_be_studied, list_named, study_budgets, study_signals, study_sources
 from search.table import Row, Table
 from utils.errors import UserError
 
@@ -41,6 +41,9 @@ def test_budgets():
     assert abs(early.seeds.value) < 0.4  # one training's noise with another's truth
     for tau in (late.held_out, late.loss, late.seeds):
         assert tau.value > 0.95
+    assert late.difference.low == late.difference.high == 0
+    assert early.difference.value == pytest.approx(early.held_out.value - late.held_out.value)
+    assert early.difference.low < early.difference.value < early.difference.high < -0.3
     for tau in (early.unseen, early.held_out, early.loss):
         assert abs(tau.value) < 0.4
         assert tau.low < tau.value < tau.high
@@ -48,16 +51,28 @@ def test_budgets():
 
 def test_signals():
     found = study_signals(simulate())
-    assert set(found) == {"heldout_new/mAP", "synthetic_a/mAP", *UNSEEN}
+    assert set(found) == {"heldout_new/mAP", "synthetic_a/mAP"}
     held_out, seen = found["heldout_new/mAP"], found["synthetic_a/mAP"]
     assert held_out.tau.value > 0.95
     assert (held_out.difference.low, held_out.difference.high) == (0, 0)
     assert seen.tau.value < -0.95
     assert seen.difference.low <= seen.difference.value < -1.9
     assert seen.difference.value <= seen.difference.high < -1.5
-    assert all(0.9 < found[name].tau.value <= 1 and found[name].difference is None for name in UNSEEN)
     assert held_out.seeds.value > 0.95 and seen.seeds.value < -0.95
-    assert {found[name].seeds for name in UNSEEN} == {None}
+
+
+def test_sources():
+    """An unseen domain whose scores are the others' contrary pulls the mean down by as much as it should."""
+    table = simulate()
+    found = study_sources(table)
+    assert list(found.single) == UNSEEN and all(0.9 < tau <= 1 for tau in found.single.values())
+    assert found.mean.tau.value == pytest.approx(np.mean(list(found.single.values())), abs=1e-3)
+    assert -0.1 < found.mean.difference.low <= found.mean.difference.value <= found.mean.difference.high < 0.02
+    assert found.mean.seeds.value > 0.9
+    rows = [replace(row, scores={**row.scores, UNSEEN[0]: 1 - row.scores[UNSEEN[0]]}) for row in table.rows]
+    turned = study_sources(Table("turned", table.groups, rows))
+    assert turned.single[UNSEEN[0]] < -0.9 and turned.mean.tau.value < found.mean.tau.value - 0.5
+    assert study_sources(Table("one", {"unseen/mAP": UNSEEN[:1]}, rows)) is None
 
 
 def test_seeds_do_not_share_their_luck():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genotype import BLOCK_NAMES, NUM_INS, Genotype
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_INS, Genotype
 from search.answer import Answer, BlockAnswer, write_ranking
 from search.judge import Judge
 from search.places import PLACE_NAMES, Place
-from search.study_searches import FEWEST_NORMS, judge_fewest_norms, list_searches, study_searches
+from search.study_searches import FEWEST_NORMS, FIRST_ROUND, judge_fewest_norms, list_searches, study_searches
 from search.table import UNSEEN
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
@@ -54,16 +54,19 @@ def test_searches_that_ran(tmp_path):
         write_search(tmp_path / f"bad-seed{seed}", -TRUTH, {"conv2-1 inside": -0.1, "conv4-2 inside": 0.1})
     write_search(tmp_path / "once-seed1", TRUTH)
     (tmp_path / "a note").write_text("no search")
-    found = {s.method: s for s in study_all(simulate(0.02), tmp_path)}
+    table = simulate(0.02)
+    found = {s.method: s for s in study_all(table, tmp_path)}
     good, bad, once = (found[name] for name in ("good", "bad", "once"))
-    assert good.tau.mean > 0.6 and good.percentile.value > 0.9 and good.regret.mean < 0.01 < bad.regret.mean
+    assert good.tau.mean > 0.6 and good.predicted.value > 0.8 and good.regret.mean < 0.01 < bad.regret.mean
     assert good.tau.num == 3 and 0 < good.tau.half_width < 0.2
     over = good.tau_over_networks
     assert over.low < over.value < over.high and over.value == pytest.approx(good.tau.mean, abs=1e-3)
-    assert bad.tau.mean < -0.5 and bad.percentile.value < 0.1
-    assert (good.num_right, good.num_wrong, good.num_open) == (6, 0, 0)
-    assert (bad.num_right, bad.num_wrong, bad.num_open) == (0, 3, 3)  # the table does not decide conv4-2 inside
-    assert np.isnan(once.tau.half_width) and (once.num_right, once.num_wrong, once.num_open) == (0, 0, 0)
+    assert bad.tau.mean < -0.5 and bad.predicted.value < 0.1
+    assert good.places == (6, 0, 0) and good.blocks == (0, 0, 0)
+    assert bad.places == (0, 3, 3)  # the table does not decide conv4-2 inside
+    assert np.isnan(once.tau.half_width) and once.places == (0, 0, 0)
+    domains = {name: Judge(table, table.at(), name) for name in table.groups[UNSEEN]}
+    assert once.by_domain == {name: judge.measure(TRUTH).tau for name, judge in domains.items()}
     assert once.image_passes == 500 and once.above_paper is once.above_paper_over_seeds is None
 
 
@@ -82,16 +85,53 @@ def test_answers_that_were_not_trained(tmp_path):
         answers.append(judge.judge(ranking, "".join(map(str, EVERYTHING[number]))).answer)
     found = {s.method: s for s in study_all(table, tmp_path)}
     mixed, known = found["mixed"], found["known"]
-    assert (mixed.num_predicted, known.num_predicted) == (2, 0)
-    first, second, _ = (answer.percentile for answer in answers)
+    assert (mixed.num_trained, known.num_trained) == (1, 3)
+    shares = [judge.predict_share("".join(map(str, EVERYTHING[number]))) for number in (there, away, away)]
     for name in ("value", "low", "high"):
-        ends = first.value + 2 * getattr(second, name)
-        assert getattr(mixed.percentile, name) == pytest.approx(ends / 3)
-    assert (
-        known.percentile.value == pytest.approx(first.value)
-        and np.isnan([known.percentile.low, known.percentile.high]).all()
-    )
-    assert second.low < second.value <= judge.highest_predicted_share <= 1
+        assert getattr(mixed.predicted, name) == pytest.approx(np.mean([getattr(share, name) for share in shares]))
+    assert known.predicted.value == pytest.approx(shares[0].value)
+    assert mixed.trained == pytest.approx(known.trained) == pytest.approx(answers[0].percentile.value)
+    assert shares[1].low < shares[1].value <= judge.highest_predicted_share <= 1
+
+
+def test_blocks_that_are_called_decided(tmp_path):
+    table = simulate()
+    judge = make_judge(table)
+    block, name = next((b, n) for b, n in zip(judge.fit.blocks, BLOCK_NAMES, strict=True) if b.is_decided)
+    best = CANDIDATE_NAMES[block.best]
+    other = next(candidate for candidate in CANDIDATE_NAMES if candidate != best)
+    for seed, candidate in enumerate((best, other, best), 1):
+        write_search(tmp_path / f"bold-seed{seed}", TRUTH)
+        said = {"block": name, "candidate": candidate, "decided": True}
+        change_found(tmp_path / f"bold-seed{seed}", lambda found, said=said: {**found, "blocks": [said]})
+    assert next(s for s in study_all(table, tmp_path)).blocks == (2, 1, 0)
+    undecided = [n for b, n in zip(judge.fit.blocks, BLOCK_NAMES, strict=True) if not b.is_decided]
+    said = [{"block": n, "candidate": best, "decided": True} for n in undecided]
+    write_search(tmp_path / "rash-seed1", TRUTH)
+    change_found(tmp_path / "rash-seed1", lambda found: {**found, "blocks": said})
+    assert {s.method: s for s in study_all(table, tmp_path)}["rash"].blocks == (0, 0, len(undecided))
+
+
+def test_first_round_of_a_design_answers_with_its_orders_first(tmp_path):
+    """After two of five trainings were made anew, the second's answer is another than the first one's."""
+    first, last = (f"{number:06d}" for number in (110110, 330330))
+    ranking = TRUTH.copy()
+    ranking[int(first, 4)] = 1
+    for seed in (11, 12):
+        path = tmp_path / f"design-seed{seed}"
+        write_search(path, ranking)
+        confirmed = [{"digits": last, "trainings": 1}, {"digits": first, "trainings": 1}]
+        change_found(path, lambda found, c=confirmed: {**found, "trainings": 5, "confirmed": c})
+        replace(Genotype.from_digits(last), found=Genotype.from_json(path / "genotype.json").found).to_json(
+            path / "genotype.json"
+        )
+    table = simulate(0.02)
+    found = {s.method: s for s in study_all(table, tmp_path)}
+    whole, alone = found["design"], found["design" + FIRST_ROUND]
+    assert (whole.image_passes, alone.image_passes) == (500, 300)
+    assert whole.tau == alone.tau
+    assert whole.predicted.value == make_judge(table).predict_share(last).value
+    assert alone.predicted.value == make_judge(table).predict_share(first).value
 
 
 def test_how_far_searches_are_above_others(tmp_path):
@@ -137,6 +177,9 @@ def test_fewest_norms_first():
         ({"costs": {"image_passes": float("inf")}}, "image_passes, a whole number from 1 on"),
         ({"costs": {"image_passes": 0}}, "image_passes, a whole number from 1 on"),
         ({"places": [{"place": "conv2-1 inside"}]}, "expected is of each place its name"),
+        ({"blocks": [{"block": "conv2-1", "decided": True}]}, "expected is of each block its name"),
+        ({"trainings": 0}, "trainings is 0"),
+        ({"confirmed": [{"trainings": 0}]}, "of each network trained anew"),
     ],
 )
 def test_searches_that_do_not_fit_are_refused(tmp_path, change, told):

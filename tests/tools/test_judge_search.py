@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from search.table import append_rows
 from tests.search.test_judge import additive, simulate
 from tools.judge_search import main
 
+README = Path(__file__).parents[2] / "README.md"
 RANDOM = """
 import random, sys
 genotypes = [f"{a}{b}{c}{d}{e}{f}" for a in range(4) for b in range(4) for c in range(4)
@@ -54,6 +56,23 @@ def test_strangers_method_is_judged(table, tmp_path, capsys, script):
         "between trainings of one architecture: standard deviation 0.",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("script", "tau"), [(RANDOM, -0.05), (FEW_NORMS, 0.37)])
+def test_strangers_method_is_judged_by_the_repositorys_table(tmp_path, monkeypatch, capsys, script, tau):
+    """By README's very words."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "method.py").write_text(script)
+    subprocess.run([sys.executable, "method.py", "scores.txt"], check=True)
+    command = next(line for line in README.read_text().splitlines() if "tools.judge_search" in line)
+    words = command.partition("#")[0].split()
+    assert words[:3] == ["python", "-m", "tools.judge_search"]
+    assert main(words[3:]) == 0
+    text = capsys.readouterr().out
+    assert "scores.txt by 98 trainings of 66 architectures, unseen/mAP of table synthetic_a_x0_25 at 40 epochs" in text
+    row = next(line for line in text.splitlines() if line.startswith("Kendall")).removeprefix("Kendall's tau-b")
+    assert float(row.split()[0]) == pytest.approx(tau, abs=0.2 if script == RANDOM else 0.006)
+    assert "by one of the 11 alone: tau-b " in text and "behind the best, better than" in text
 
 
 def test_good_scores_are_seen_to_be_good(table, tmp_path, capsys):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from search.compare import Comparison
 from search.orders import Interval
@@ -22,8 +23,15 @@ def test_page_is_the_one_that_the_tables_give(tmp_path):
     assert (tmp_path / "studies.md").read_text() == (ROOT / "docs" / "studies.md").read_text(), (
         "docs/studies.md is not what the tables say: python -m tools.write_studies"
     )
+    assert {p.name for p in tmp_path.glob("*.png")} == {p.name for p in (ROOT / "docs").glob("studies_*.png")}
     for path in tmp_path.glob("*.png"):
-        assert (ROOT / "docs" / path.name).is_file()
+        assert describe(ROOT / "docs" / path.name) == describe(path) != "", f"docs/{path.name} shows other numbers"
+
+
+def describe(path):
+    """Reads the numbers that a picture of the page shows."""
+    with Image.open(path) as image:
+        return image.text["Description"]
 
 
 def test_page_of_a_table(tmp_path, monkeypatch):
@@ -51,26 +59,32 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "Nothing is said of it yet" in small and "**small**" not in whole
     assert "40 architectures, 52 trainings; 12 architectures were trained by more than one seed" in introduction
     assert whole.count("**whole**") == 5
+    pictures = [f"whole_{kind}" for kind in ("budgets", "scores", "searches", "places")]
+    assert all(f"](studies_{name}.png)" in whole for name in pictures) and "](studies_city.png)" in compared
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {f"studies_{name}.png" for name in [*pictures, "city"]}
+    assert "cuhk01: design 012330 0.250 (0.250 … 0.250), osnet 0.125" in describe(tmp_path / "out" / "studies_city.png")
     assert (
         "| 40 | 4,000 | – | " in whole
-        and "No smaller budget than the largest is sure to lose less than 0.1 of tau (95 %)." in whole
+        and "No budget below the largest is known from which on fits lose less than 0.1 of tau (95 %)." in whole
+        and "from which on the order by held-out people and cameras loses less than 0.1 of tau (95 %)." in whole
     )
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
     assert "too few for fits of 32, which need 53" in whole and "| a fit of 32" not in whole
-    assert "At 95 % for each comparison, `synthetic_a/mAP` differs from `heldout_new/mAP`" in whole
+    assert "above `heldout_new/mAP`: none; below: `synthetic_a/mAP`." in whole
+    assert "| one unseen domain | 0.9" in whole and "One unseen domain: tau from 0.9" in whole
     assert "| `gumbel` | 2 | 500 | " in whole and "| `once` | 1 | 500 | " in whole and "nan" not in whole
     assert "| a random order | – | – | 0.00 (-0." in whole and "| fewest norms first | – | – | " in whole
     assert "| the true order | – | – | 0.87 (0." in whole
-    rows = {line.split(" | ")[0]: line.split(" | ") for line in whole.splitlines() if " | 500 | " in line}
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in reversed(whole.splitlines()) if " | 500 | " in line}
     gap, tau = rows["| `opposite`"][5], float(rows["| `gumbel`"][3][:4])
     assert " each (-1." in gap and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
     assert rows["| `once`"][5].startswith("+0.00 (") and rows["| `gumbel`"][5] == "–"
     assert rows["| `gumbel`"][4].startswith("+0.") and rows["| `gumbel`"][3].startswith(f"{tau} each (0.")
     assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.8 times 500 images
-    assert "predicted |\n| `once` | " in whole and "No prediction by this table's fit is above more than " in whole
-    assert (tmp_path / "out" / "studies_whole.png").read_bytes().startswith(b"\x89PNG")
-    assert not (tmp_path / "out" / "studies_small.png").exists()
+    assert "Those above `gumbel`'s: none; below: `opposite`." in whole
+    assert "Called decided, over all seeds, right / wrong / open: nothing." in whole
+    assert "Tau: reached by `gumbel` (" in whole and " of the scores" in whole
 
 
 def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
@@ -79,7 +93,7 @@ def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "study_left_out", lambda table: [])
     for name, folds in (("three", 3), ("fifteen", 15)):
         rows = [replace(row, fold=i // 2 % folds) for i, row in enumerate(table.rows)]
-        shown = module.describe_drawn_searches(Studied(Table(name, table.groups, rows), {}))
+        shown = module.describe_drawn_searches(Studied(Table(name, table.groups, rows), {})).text
         assert shown.startswith("Drawn from 72 networks") and "not enough for a fit" in shown
         assert ("| a fit of 32 random networks, confirmed beside the known | 40 | 200,000 | – | " in shown) == (
             folds == 3
@@ -90,7 +104,7 @@ def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
 
 def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FOLDER", tmp_path)
-    assert module.describe_searches(Studied(simulate(num_rows=10), {})) == ""
+    assert module.describe_run_searches(Studied(simulate(num_rows=10), {})).text == ""
 
 
 @pytest.mark.parametrize(
@@ -98,7 +112,10 @@ def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, m
     [
         ((-0.09, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 5 epochs."),
         ((-0.11, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 10 epochs."),
-        ((-0.05, -0.11, 0), "No smaller budget than the largest is sure to lose less than 0.1 of tau (95 %)."),
+        (
+            (-0.05, -0.11, 0),
+            "No budget below the largest is known from which on fits lose less than 0.1 of tau (95 %).",
+        ),
     ],
 )
 def test_budget_that_is_enough(monkeypatch, lows, enough):
