@@ -3,7 +3,8 @@
     python -m tools.write_studies                # after a table has grown
     python -m tools.write_studies --folder OUT   # elsewhere
 
-Every number comes from what is in tables/; a test checks that the page is the one that it gives.
+Every number comes from what is in tables/, but for one ratio of costs (``search.describe_searches.CHILD_IMAGES``); a test
+checks that the page and its pictures are those that it gives.
 """
 
 import argparse

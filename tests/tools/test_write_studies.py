@@ -1,5 +1,6 @@
 """The page of studies: that the repository's is the one its tables give, and what it shows of a table."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,26 @@ def test_page_is_the_one_that_the_tables_give(tmp_path):
     assert {p.name for p in tmp_path.glob("*.png")} == {p.name for p in (ROOT / "docs").glob("studies_*.png")}
     for path in tmp_path.glob("*.png"):
         assert describe(ROOT / "docs" / path.name) == describe(path) != "", f"docs/{path.name} shows other numbers"
+
+
+def test_readme_says_what_the_page_says():
+    """Orders and answers of README's table of searches, and what it says of the first one's order."""
+    page = (ROOT / "docs" / "studies.md").read_text().split("## Which search? Searches that were run")[1]
+    real, drawn = page.split("## What is IN worth")[0].split("**synthetic_a_x0_25**")
+    readme = (ROOT / "README.md").read_text()
+    names = {"the paper's method": "`gumbel`", "the same, `nas.candidates shared`": "`gumbel_shared`",
+             "[a designed search]": "`design`", "the best of as many random": "the best of [^|]+ random [^|]+",
+             "no search: fewest": "fewest norms first", "the true order": "the true order"}  # fmt: skip
+    for start, name in names.items():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {start}")).strip("| ").split(" | ")
+        for tau, answer, text in ((row[1], row[3], drawn), (row[2], row[4], real)):
+            found = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(rf"\| {name} \|", line)]
+            assert bool(found) or (tau, answer) == ("not run", "–")
+            assert tau in ("not run", "–") or tau == re.sub(" ± [0-9.]+| each", "", found[0][3])
+            assert answer == "–" or answer == found[-1][4].partition(" ")[0]
+    for text in (drawn, real):
+        gap = next(line for line in text.splitlines() if line.startswith("| `gumbel`")).split(" | ")[4].replace("+", "")
+        assert gap.replace(" (", ", ").strip(")") in " ".join(readme.split())
 
 
 def describe(path):
