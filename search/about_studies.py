@@ -69,25 +69,26 @@ architectures alone; in brackets, the bootstrap's interval over architectures, f
 for how far it is above the order of the fewest norms (which has no seeds) and above `gumbel` (± paired where seeds and
 folds are the same, Welch's otherwise). Each comparison is at 95 % by itself. Where all seeds gave one value there is
 no ±, but "each". Of the places and blocks that a search calls decided it is said how often the table's fit decides the
-same (right), otherwise (wrong), or nothing (open); `gumbel…` decides none. An image costs a super-network more than a
+same (right), otherwise (wrong), or nothing (open). An image costs a super-network more than a
 child: several times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
 
 *Answers*: "its first" and "its first ten" are taken among the trained networks, not all 4,096; their ± are rough, as
 such values have an end and come in steps. The last two columns are of the networks that the searches chose: the share
-of the table's networks that these are better than, once with all of them predicted by the table's fit, which a search
-did not see, once by the trainings of those that the table has. The two must not be compared: a prediction has no
-noise, so it is nearer to the mean. Brackets there are where the share of a new training of a single answer lies (the
-mean of the ends, 95 %).
+of the table's other networks that they are better than, once with the choice predicted by a fit of these others (also
+where it was trained), once by the trainings of the choices that the table has. A prediction has no noise, so it is
+nearer to the mean: the two columns must not be compared with each other. Brackets show where the share of a choice
+would lie if it were trained once (95 %; the mean of the ends over the seeds).
 
 For comparison: a random order, the mean and the range of 95 %. The fewest instance norms first, a direction that
 trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an
 order without any error would score: noise of the trainings keeps even that from agreeing with them. The noise is
 estimated where networks were trained several times, and from all residuals where networks seem to share nothing beyond
 their candidates' means; the brackets show how far the mean moves over the noise's 95 % interval, and by chance a
-search may do better. The best by held-out images of as many random networks as cost what `gumbel` does, whose image
-costs what {CHILD_IMAGES} cost a child ([measured](search.md#measured), on drawn images): the mean and the range of
-95 %, of which the last column is flattered as [above](#which-search-simulated-searches). The best of
-{NUM_CONFIRMED_ALL}, as many trainings as a `design` makes, and of 8, about what `gumbel_shared` costs, stand there too.
+search may do better (for its answer stands the best of all predictions). The best by held-out images of as many random
+networks as cost what `gumbel` does, whose image costs what {CHILD_IMAGES} cost a child ([measured](search.md#measured),
+on drawn images): the mean and the range of 95 %, of which the last column is flattered as
+[above](#which-search-simulated-searches), where the best of {NUM_CONFIRMED_ALL}, as many trainings as a `design` makes,
+stands too.
 
 `gumbel` is the paper's method. It and the other super-networks ran [at the table's
 setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged; which of them is recommended

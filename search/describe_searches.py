@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from search.compare import Mean
 from search.confirm import PLAIN
-from search.format_studies import (
+from search.format_values import (
     MEASURES,
     format_domains,
     format_ends,
@@ -14,16 +15,18 @@ from search.format_studies import (
     format_markdown,
     format_mean,
 )
-from search.judge import Expected, Judge, Judgement
+from search.judge import Judge, Judgement
+from search.measures import Expected
 from search.orders import Interval
-from search.section import Picture, Section, mark
+from search.picture import Picture
+from search.section import Section, mark
 from search.studies import count_passes
 from search.study_drawn import list_random_answers, study_random
-from search.study_searches import FIRST_ROUND, PAPER, SearchStudy, judge_fewest_norms, list_searches, study_searches
+from search.study_searches import PAPER, Answers, SearchStudy, judge_fewest_norms, list_searches, study_searches
 from search.table import UNSEEN, Table
 
 CHILD_IMAGES = 2.8  # that cost as much as one of the paper's super-network, see docs/search.md
-AIM_TAU, AIM_SHARE, AIM_ANSWER = 0.7, 0.9, 0.95  # set before any search was judged
+AIM_TAU, AIM_SHARE, AIM_ANSWER = 0.7, 0.9, 0.95
 ORDERS_HEADER = (
     "order",
     "seeds",
@@ -59,27 +62,21 @@ def describe_searches(table: Table, folder: Path) -> Section:
         return Section("")
     judge = Judge(table, table.at(), UNSEEN)
     searches, fewest = study_searches(table, judge, methods), judge_fewest_norms(judge)
-    orders = [s for s in searches if not s.method.endswith(FIRST_ROUND)]  # which has the same order
     parts = [
-        _describe_orders(orders, fewest),
+        _describe_orders(searches, fewest),
         _describe_answers(table, judge, searches, fewest),
-        f"{_say_what_is_sure(orders)}\n",
-        f"{_say_what_is_decided(orders)}\n",
-        f"{_say_how_the_aim_is_met(judge, orders, fewest)}\n",
+        f"{_say_what_is_sure(searches)}\n",
+        f"{_say_what_is_decided(searches)}\n",
+        f"{_say_how_the_aim_is_met(judge, searches, fewest)}\n",
     ]
-    return Section("\n".join(parts), _picture(table, orders, fewest))
-
-
-def _name(search: SearchStudy) -> str:
-    rest = FIRST_ROUND if search.method.endswith(FIRST_ROUND) else ""
-    return f"`{search.method.removesuffix(FIRST_ROUND)}`{rest}"
+    return Section("\n".join(parts), _picture(table, searches, fewest))
 
 
 def _describe_orders(searches: Sequence[SearchStudy], fewest: Judgement) -> str:
     rows = [(name, "–", "–", m["tau"], "–", "–", m["top_tau"], "–") for name, m in _list_references(fewest).items()]
     for s in searches:
         rows.append((
-            _name(s), str(s.tau.num), f"{s.image_passes:,.0f}",
+            f"`{s.method}`", str(s.tau.num), f"{s.answers.image_passes:,.0f}",
             format_mean(s.tau, ".2f") + format_ends(s.tau_over_networks, ".2f"),
             format_interval(s.above_fewest, "+.2f"), _format_gap(s), format_mean(s.top_tau, ".2f"),
             format_domains(s.by_domain),
@@ -88,20 +85,32 @@ def _describe_orders(searches: Sequence[SearchStudy], fewest: Judgement) -> str:
 
 
 def _describe_answers(table: Table, judge: Judge, searches: Sequence[SearchStudy], fewest: Judgement) -> str:
-    predicted = {"fewest norms first": format_interval(judge.predict_share(PLAIN), ".0%")}
+    mean, most = judge.predicted_shares
+    predicted = {
+        "a random order": f"{mean:.0%}",
+        "fewest norms first": format_interval(judge.predict_share(PLAIN), ".0%"),
+        "the true order": f"{most:.0%}",
+    }
     rows: list[tuple[str, ...]] = [
-        (name, "–", m["regret"], m["regret_of_ten"], predicted.get(name, "–"), m["percentile"])
+        (name, "–", m["regret"], m["regret_of_ten"], predicted[name], m["percentile"])
         for name, m in _list_references(fewest).items()
     ]
     if paper := next((s for s in searches if s.method == PAPER), None):
-        rows.append(_describe_random_at_equal_cost(table, judge, paper.image_passes))
+        rows.append(_describe_random_at_equal_cost(table, judge, paper.answers.image_passes))
     for s in searches:
-        trained = f"{s.trained:.0%} ({s.num_trained} of {s.tau.num})" if s.num_trained else "–"
-        rows.append((
-            _name(s), f"{s.image_passes:,.0f}", format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"),
-            format_interval(s.predicted, ".0%"), trained,
-        ))  # fmt: skip
+        shown = [(f"`{s.method}`", s.answers)]
+        if s.first_round:
+            shown.append((f"`{s.method}`, first round alone", s.first_round))
+        rows += [
+            (name, f"{answers.image_passes:,.0f}", format_mean(s.regret, ".1%"), format_mean(s.regret_of_ten, ".1%"),
+             format_interval(answers.predicted, ".0%"), _format_trained(answers, s.tau.num))
+            for name, answers in shown
+        ]  # fmt: skip
     return format_markdown(ANSWERS_HEADER, rows)
+
+
+def _format_trained(answers: Answers, num: int) -> str:
+    return f"{answers.trained:.0%} ({answers.num_trained} of {num})" if answers.num_trained else "–"
 
 
 def _list_references(fewest: Judgement) -> dict[str, dict[str, str]]:
@@ -127,8 +136,9 @@ def _format_gap(search: SearchStudy) -> str:
     if search.above_paper is None:
         return "–"
     over_seeds = search.above_paper_over_seeds
-    value = f"{search.above_paper.value:+.2f}" if over_seeds is None else format_mean(over_seeds, "+.2f")
-    return value + format_ends(search.above_paper, "+.2f")
+    if over_seeds is None or math.isnan(search.above_paper.value):
+        return format_interval(search.above_paper, "+.2f")
+    return format_mean(over_seeds, "+.2f") + format_ends(search.above_paper, "+.2f")
 
 
 def _describe_random_at_equal_cost(table: Table, judge: Judge, image_passes: float) -> tuple[str, ...]:
@@ -156,22 +166,30 @@ def _describe_random_at_equal_cost(table: Table, judge: Judge, image_passes: flo
 def _say_what_is_sure(searches: Sequence[SearchStudy]) -> str:
     """Says which orders are surely above or below the two that all are compared with."""
     gaps = {
-        "the fewest norms'": {_name(s): s.above_fewest for s in searches},
-        f"`{PAPER}`'s": {_name(s): s.above_paper for s in searches if s.above_paper is not None},
+        "the order by the fewest norms": {s.method: (s.above_fewest, s.above_fewest_over_seeds) for s in searches},
+        f"`{PAPER}`": {s.method: (s.above_paper, s.above_paper_over_seeds) for s in searches if s.above_paper},
     }
-    found = []
-    for name, of_searches in gaps.items():
-        if of_searches:
-            above = [search for search, gap in of_searches.items() if gap.low > 0]
-            below = [search for search, gap in of_searches.items() if gap.high < 0]
-            found.append(f"above {name}: {'; '.join(above) or 'none'}; below: {'; '.join(below) or 'none'}")
-    return f"Orders that are, at 95 % over architectures and each by itself, {'. Those '.join(found)}."
+    parts = []
+    for name, found in gaps.items():
+        for where, sign in (("Above", 1), ("Below", -1)):
+            sure = ", ".join(f"`{method}`" for method, gap in found.items() if _is_sure(*gap, sign))
+            parts.append(f"{where} {name}: {sure or 'none'}.")
+    return f"At 95 % over architectures and also over seeds, each comparison by itself. {' '.join(parts)}"
+
+
+def _is_sure(over_networks: Interval, over_seeds: Mean | None, sign: int) -> bool:
+    """Whether a difference has a sign, both over architectures and over seeds."""
+    if over_seeds is None or math.isnan(over_seeds.half_width):
+        return False
+    ends = (over_networks.low, over_networks.high, over_seeds.mean - over_seeds.half_width,
+            over_seeds.mean + over_seeds.half_width)  # fmt: skip
+    return all(sign * end > 0 for end in ends)
 
 
 def _say_what_is_decided(searches: Sequence[SearchStudy]) -> str:
     """Says what searches call decided, and whether the table's fit does too."""
     parts = [
-        f"{_name(s)} {kind} {' / '.join(map(str, verdicts))}"
+        f"`{s.method}` {kind} {' / '.join(map(str, verdicts))}"
         for s in searches
         for kind, verdicts in (("places", s.places), ("blocks", s.blocks))
         if any(verdicts)
@@ -181,23 +199,25 @@ def _say_what_is_decided(searches: Sequence[SearchStudy]) -> str:
 
 def _say_how_the_aim_is_met(judge: Judge, searches: Sequence[SearchStudy], fewest: Judgement) -> str:
     """Says which methods' means reach the aim."""
-    ceiling = fewest.perfect.mean.tau if fewest.perfect else math.nan
-    good = [f"{_name(s)} ({s.tau.mean / ceiling:.0%} of it)" if fewest.perfect else _name(s) for s in searches
-            if s.tau.mean >= AIM_TAU or s.tau.mean >= AIM_SHARE * ceiling]  # fmt: skip
-    answers = [_name(s) for s in searches if s.predicted.value >= AIM_ANSWER]
-    most = judge.highest_predicted_share
+    ceiling = fewest.perfect.mean.tau if fewest.perfect else 0.0
+    least = min(AIM_TAU, AIM_SHARE * ceiling) if ceiling > 0 else AIM_TAU
+    good = [f"`{s.method}`" + (f" ({s.tau.mean / ceiling:.0%} of the true order's)" if ceiling > 0 else "")
+            for s in searches if s.tau.mean >= least]  # fmt: skip
+    answers = [f"`{s.method}`" for s in searches if s.answers.predicted.value >= AIM_ANSWER]
+    most = judge.predicted_shares[1]
     text = (
-        f"An aim was set before any search was judged, for the means over seeds: tau of at least {AIM_TAU} or "
-        f"{AIM_SHARE:.0%} of the true order's, and answers better than {AIM_ANSWER:.0%} of the networks. Tau: reached "
-        f"by {'; '.join(good) or 'none'}. Answers, by prediction: reached by {'; '.join(answers) or 'none'}. The best "
-        f"of all predictions is above {most:.0%} of the scores"
+        f"The aim, for means over seeds: tau of at least {AIM_TAU} or {AIM_SHARE:.0%} of the true order's, and answers "
+        f"better than {AIM_ANSWER:.0%} of the networks. Tau: reached by {', '.join(good) or 'none'}. Answers, as "
+        f"predicted: reached by {', '.join(answers) or 'none'}"
     )
-    return f"{text}, so no predicted answer can reach it." if most < AIM_ANSWER else f"{text}."
+    if most < AIM_ANSWER:
+        return f"{text}; the best of all predictions is above {most:.0%}, so that none can be seen to reach it."
+    return f"{text}."
 
 
 def _picture(table: Table, searches: Sequence[SearchStudy], fewest: Judgement) -> Picture:
     found = {"fewest norms": fewest.tau} | {s.method.replace("_", " "): s.tau_over_networks for s in searches}
     if fewest.perfect:
-        found["true order"] = Interval(*(measures.tau for measures in fewest.perfect))
+        found["true order, by its noise"] = Interval(*(measures.tau for measures in fewest.perfect))
     label = "tau with the order by the unseen domains"
     return Picture(f"searches beside {table.name}", {label: [mark(i) for i in found.values()]}, list(found), label)

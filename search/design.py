@@ -17,7 +17,7 @@ from search.confirm import CONFIRM_SEEDS, choose_for_confirmation, compare_confi
 from search.decide_effects import log_fit, log_leaders, make_answer, observe
 from search.effects import EffectsFit, fit_effects
 from search.launcher import Launcher
-from search.trials import Trial, TrialResult, complete_trials, keep_plan
+from search.trials import Trial, TrialResult, check_plan, complete_trials, write_plan
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ class DesignedSearch:
             UserError: it differs; the message shows where.
         """
         plan = {"design": asdict(self.design), "conditions": self.conditions}
-        keep_plan(self.folder, plan, "data.save_dir", free={"confirm"})
+        check_plan(self.folder, plan, "data.save_dir", free={"confirm"})
+        write_plan(self.folder, plan)
         self.trials_folder.mkdir(exist_ok=True)
 
     def _complete(self, trials: Sequence[Trial], what: str) -> list[TrialResult]:

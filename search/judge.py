@@ -7,56 +7,25 @@ order from agreeing with the rows, by as much as their repeats say.
 Intervals are percentiles of a bootstrap over architectures; that of the noise is a chi-square one.
 """
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from math import comb
-from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from genotype import number_of
+from search.answer import list_digits
 from search.effects import EffectsFit, fit_effects
-from search.orders import LEVEL, Interval, compare_orders, compare_seeds, estimate_tau, estimate_tau_difference
+from search.measures import Expected, Measures, bound_perfect, expect_random, measure, spread_random
+from search.orders import Interval, compare_orders, compare_seeds, estimate_tau, estimate_tau_difference
 from search.submission import Submission
 from search.table import UNSEEN, Row, Table
-from search.trainings import Observation, Repeats, collect_trainings, group_scores
+from search.trainings import Observation, collect_trainings, group_scores
 from utils.errors import UserError
 
-NUM_SIMULATED = 500  # perfect rankings
-NUM_RANDOM = 4000
-FIRST = 10  # how many of a ranking's first are looked at
 MIN_ARCHITECTURES = 21  # so that three are the best tenth
 _NUM_NAMED = 10  # architectures in a message
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What a ranking is worth among the rows.
-
-    Attributes:
-        tau: Kendall's tau-b with the rows' scores.
-        top_tau: The same within the tenth of the architectures that scored best; NaN where that is below three, or the
-            ranking has them all equal.
-        regret: By how much the row that it ranks first is below the best row.
-        regret_of_ten: By how much the best of its first ten is.
-        percentile: Share of the other rows that its first row is better than, ties counted by half.
-    """
-
-    tau: float
-    top_tau: float
-    regret: float
-    regret_of_ten: float
-    percentile: float
-
-
-class Expected(NamedTuple):
-    """Measures that are expected of an order, and the ends of their ranges, measure by measure."""
-
-    mean: Measures
-    low: Measures
-    high: Measures
 
 
 @dataclass(frozen=True)
@@ -68,7 +37,8 @@ class AnswerScore:
         num_trainings: That the table has of it, whose noise is in its score; 0: it is predicted.
         score: Its score, fold and seed taken out.
         behind: By how much that is below the best of the table; negative: above.
-        percentile: Share of the architectures of the table that it is better than, ties counted by half.
+        percentile: Share of the table's other architectures that it is better than, ties counted by half.
+        predicted: The same as the others' effects predict it, also where it was trained.
     """
 
     digits: str
@@ -76,6 +46,7 @@ class AnswerScore:
     score: Interval
     behind: float
     percentile: Interval
+    predicted: Interval
 
 
 @dataclass(frozen=True)
@@ -231,163 +202,59 @@ class Judge:
     def _score_answer(self, answer: str) -> AnswerScore:
         """Scores the answer by its rows, or by what the others' effects predict."""
         num_trainings = len(self._scores.get(answer, ()))
-        if num_trainings:
-            score = Interval(float(np.mean(self._scores[answer])), float("nan"), float("nan"))
-        else:
-            score = self._predict(answer)
-        behind = float(self._truth.max()) - score.value
-        others = self._truth[[digits != answer for digits in self._digits]]
-        return AnswerScore(answer, num_trainings, score, behind, _find_shares(others, score))
+        nan = float("nan")
+        score = Interval(float(np.mean(self._scores[answer])), nan, nan) if num_trainings else self._predict(answer)
+        behind, share = float(self._truth.max()) - score.value, self._find_shares(answer, score)
+        return AnswerScore(answer, num_trainings, score, behind, share, self.predict_share(answer))
 
     def predict_share(self, digits: str) -> Interval:
-        """Predicts of what share of the table's architectures one is better, whether the table has it or not.
+        """Predicts of what share of the table's other architectures one is better, by these others alone.
 
         So answers can be compared of which only some were trained: a trained score has noise, a prediction is nearer to
         the mean. The interval is for the score of one new training.
-
-        Raises:
-            UserError: too few trainings for a fit.
         """
-        return _find_shares(self._truth, self._predict(digits))
+        return self._find_shares(digits, self._predict(digits))
 
     def _predict(self, digits: str) -> Interval:
-        number = number_of(digits)
-        return Interval(*(float(values[number]) for values in (self.fit.predictions, self.fit.low, self.fit.high)))
+        """Predicts a score; of a trained architecture without its own trainings, where that can be done."""
+        fit, number = self.fit, number_of(digits)
+        value, low, high = (float(values[number]) for values in (fit.predictions, fit.low, fit.high))
+        shift = fit.left_out[digits][1] - value if digits in fit.left_out else 0.0
+        return Interval(value + shift, low + shift, high + shift)
 
-    @property
-    def highest_predicted_share(self) -> float:
-        """Share of the architectures that the best of all predictions is better than.
+    def _find_shares(self, digits: str, score: Interval) -> Interval:
+        """Finds the shares of the other architectures that a score and its ends, where it has some, are better than."""
+        others = self._truth[[d != digits for d in self._digits]]
+        ends = (score.value, score.low, score.high)
+        return Interval(*(_find_share(others, end) if np.isfinite(end) else end for end in ends))
 
-        A prediction has no noise, so it is nearer to the mean than trained scores are.
+    @cached_property
+    def predicted_shares(self) -> tuple[float, float]:
+        """Mean and largest of all 4,096 predicted shares: of a random answer, and of the best of all predictions."""
+        shares = [self.predict_share(digits).value for digits in list_digits()]
+        return float(np.mean(shares)), max(shares)
 
-        Raises:
-            UserError: too few trainings for a fit.
-        """
-        return _find_share(self._truth, float(self.fit.predictions.max()))
 
-
-def judge_domains(table: Table, rows: Sequence[Row], metric: str, ranking: np.ndarray) -> dict[str, float]:
-    """Judges a ranking by each of the scores that a group is the mean of: its tau-b, by the score's name.
+def list_judges(table: Table, rows: Sequence[Row], metric: str) -> dict[str, Judge]:
+    """Lists judges by each of the scores that a group is the mean of, by the score's name.
 
     Args:
         table: Whose metric it is.
         rows: Of one budget.
         metric: The group's name.
-        ranking: As for ``Judge.judge``.
 
     Returns:
-        None of them where the metric is a single score, or the mean of one.
+        Without those that cannot judge, as where all architectures score the same; none of them where the metric is a
+        single score, or the mean of one.
     """
     names = table.groups.get(metric, ())
-    return {name: Judge(table, rows, name).measure(ranking).tau for name in names} if len(names) > 1 else {}
-
-
-def _find_shares(others: np.ndarray, score: Interval) -> Interval:
-    """Finds the shares of others, (n,), that a score and its ends, where it has some, are better than."""
-    ends = (score.value, score.low, score.high)
-    return Interval(*(_find_share(others, end) if np.isfinite(end) else end for end in ends))
+    judges = {}
+    for name in names if len(names) > 1 else ():
+        with contextlib.suppress(UserError):
+            judges[name] = Judge(table, rows, name)
+    return judges
 
 
 def _find_share(others: np.ndarray, score: float) -> float:
     """Finds the share of others, (n,), that a score is better than, ties counted by half."""
     return float(np.mean(others < score) + np.mean(others == score) / 2)
-
-
-def measure(given: np.ndarray, truth: np.ndarray) -> Measures:
-    """Measures scores that a search gives architectures against what they scored, (n,) each.
-
-    Where several are first together, or share the tenth place, the mean over their orders is taken.
-    """
-    best, top = truth.max(), _find_top(truth)
-    first = given == given.max()
-    return Measures(
-        tau=float(stats.kendalltau(given, truth).statistic),
-        top_tau=float(stats.kendalltau(given[top], truth[top]).statistic) if len(top) > 2 else float("nan"),
-        regret=max(0.0, float(best - truth[first].mean())),  # rounding may go below
-        regret_of_ten=max(0.0, float(best - _expect_best_of_first(given, truth))),
-        percentile=float(compute_percentiles(truth)[first].mean()),
-    )
-
-
-def expect_random(truth: np.ndarray) -> Measures:
-    """Returns the expected measures of a random order."""
-    best = truth.max()
-    return Measures(0.0, 0.0, float(best - truth.mean()), float(best - expect_best(truth, FIRST)), 0.5)
-
-
-def spread_random(truth: np.ndarray) -> tuple[Measures, Measures]:
-    """Simulates between which measures 95 % of random orders lie."""
-    count = len(truth)
-    orders = np.random.default_rng(0).permuted(np.tile(np.arange(count), (NUM_RANDOM, 1)), axis=1)
-    first = orders.argmax(axis=1)
-    of_ten = truth[np.argsort(-orders, axis=1)[:, :FIRST]].max(axis=1)
-    top = _find_top(truth)
-    taus, top_taus = _correlate(orders, truth), _correlate(orders[:, top], truth[top])
-    draws = [taus, top_taus, truth.max() - truth[first], truth.max() - of_ten, compute_percentiles(truth)[first]]
-    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2], axis=1, method="inverted_cdf")
-    return Measures(*low.tolist()), Measures(*high.tolist())
-
-
-def compute_percentiles(truth: np.ndarray) -> np.ndarray:
-    """Computes of what share of the others each value is the better one, ties counted by half, (n,)."""
-    below, equal = (truth[:, None] > truth).sum(axis=1), (truth[:, None] == truth).sum(axis=1)
-    return (below + (equal - 1) / 2) / (len(truth) - 1)
-
-
-def _find_top(truth: np.ndarray) -> np.ndarray:
-    """Finds the tenth of the architectures that scored best."""
-    return np.argsort(-truth, kind="stable")[: -(-len(truth) // 10)]
-
-
-def _correlate(orders: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Computes tau-b of many orders without ties, (draws, n), with one that may have some, (n,); NaN below three."""
-    if (count := len(truth)) < 3:
-        return np.full(len(orders), np.nan)
-    signs = np.sign(truth[:, None] - truth)
-    agreement = np.array([np.vdot(np.sign(order[:, None] - order), signs) for order in orders])
-    return agreement / np.sqrt(count * (count - 1) * np.abs(signs).sum())
-
-
-def expect_best(values: np.ndarray, size: int) -> float:
-    """Returns the expected largest of ``size`` values drawn without replacement."""
-    ways = np.array([comb(i, size - 1) for i in range(len(values))], dtype=float)
-    return float(np.sort(values) @ ways / comb(len(values), size))
-
-
-def expect_perfect(truth: np.ndarray, noise: np.ndarray) -> Measures:
-    """Simulates the measures of the true order against rows with their noise.
-
-    Args:
-        truth: Mean scores of the architectures, (n,), noise included; drawn together until that is out of them.
-        noise: Standard deviations of that noise, (n,).
-    """
-    share = 1 - np.mean(noise**2) / truth.var(ddof=1)
-    if share <= 0:
-        return expect_random(truth)  # nothing but noise
-    without = truth.mean() + np.sqrt(share) * (truth - truth.mean())
-    generator = np.random.default_rng(0)
-    draws = [measure(without, without + noise * generator.standard_normal(len(truth))) for _ in range(NUM_SIMULATED)]
-    return Measures(*np.mean([astuple(draw) for draw in draws], axis=0).tolist())
-
-
-def bound_perfect(truth: np.ndarray, counts: np.ndarray, repeats: Repeats) -> Expected:
-    """Simulates the measures of the true order with the estimated noise, and with both ends of its 95 % interval.
-
-    The noise is taken as normal and the same for all architectures.
-
-    Args:
-        truth: Mean scores of the architectures, (n,), noise included.
-        counts: Of each architecture's trainings, (n,).
-        repeats: From which the noise is known; there are some.
-    """
-    ends = repeats.df / stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], repeats.df)
-    found = [expect_perfect(truth, np.sqrt(repeats.noise * factor / counts)) for factor in (1, *ends)]
-    values = np.array([astuple(measures) for measures in found])
-    return Expected(found[0], Measures(*values.min(axis=0).tolist()), Measures(*values.max(axis=0).tolist()))
-
-
-def _expect_best_of_first(given: np.ndarray, truth: np.ndarray) -> float:
-    limit = np.sort(given)[-FIRST]
-    sure, tied = truth[given > limit], truth[given == limit]
-    floor = sure.max() if len(sure) else -np.inf
-    return expect_best(np.maximum(tied, floor), FIRST - len(sure))

@@ -1,45 +1,10 @@
-"""What a study says: a text, and a picture's numbers."""
+"""What a study says of a table: a text, and a picture."""
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from search.compare import Mean
-from search.format_studies import format_interval
 from search.orders import Interval
-
-
-class Mark(NamedTuple):
-    """A value with the ends of its interval, NaN where it has none; filled where it is sure."""
-
-    value: float
-    low: float
-    high: float
-    is_filled: bool = True
-
-
-class Picture(NamedTuple):
-    """What a picture shows.
-
-    Attributes:
-        about: What it is of, in words.
-        series: By label, a mark for each tick; None: nothing there.
-        ticks: What the marks are of.
-        y_name: What the values are.
-    """
-
-    about: str
-    series: Mapping[str, Sequence[Mark | None]]
-    ticks: Sequence[str]
-    y_name: str
-
-    def describe(self) -> str:
-        """Writes all that it shows, so that it can be compared with another."""
-        lines = [f"{self.about}; {self.y_name}"]
-        for label, marks in self.series.items():
-            shown = zip(self.ticks, marks, strict=True)
-            values = [f"{t} {format_interval(Interval(*m[:3]), '.3f')}" for t, m in shown if m is not None]
-            lines.append(f"{label}: {', '.join(values)}")
-        return "\n".join(lines)
+from search.picture import Mark, Picture
 
 
 class Section(NamedTuple):

@@ -4,6 +4,7 @@ Scores are those of architectures, the parts of fold and seed taken out; an orde
 by Kendall's tau-b, with the 95 % interval of a bootstrap over architectures.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,9 @@ def study_budgets(table: Table) -> list[BudgetStudy]:
     """
     last = table.adjust(UNSEEN)
     final = _take_means(last)
-    held_out = {budget: _compare(average(table.observe(HELD_OUT, budget)), final) for budget in table.budgets}
+    means = {budget: average(table.observe(HELD_OUT, budget)) for budget in table.budgets}
+    shared = final.keys() & set.intersection(*(set(scores) for scores in means.values()))
+    held_out = {budget: _compare(scores, {d: final[d] for d in shared}) for budget, scores in means.items()}
     found = []
     for budget, order in held_out.items():
         rows = table.at(budget)
@@ -129,15 +132,18 @@ def study_sources(table: Table) -> SourceStudy | None:
     """Studies whether an unseen domain would foretell the others, were it a search's held-out source.
 
     Returns:
-        None for a single unseen domain.
+        None for a single unseen domain; one that gives all networks the same score does not count.
 
     Raises:
         UserError: as ``study_budgets``.
     """
-    unseen = table.groups[UNSEEN]
+    unseen = {}
+    for name in table.groups[UNSEEN]:
+        with contextlib.suppress(UserError):
+            unseen[name] = table.adjust(name)
     if len(unseen) < 2:
         return None
-    own, rest = [table.adjust(name) for name in unseen], [_adjust_mean(table, {*unseen} - {name}) for name in unseen]
+    own, rest = list(unseen.values()), [_adjust_mean(table, unseen.keys() - {name}) for name in unseen]
     held_out = average(table.observe(HELD_OUT))
     orders = [_compare(_take_means(one), _take_means(others)) for one, others in zip(own, rest, strict=True)]
     references = [_compare(held_out, _take_means(others)) for others in rest]

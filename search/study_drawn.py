@@ -17,7 +17,8 @@ import numpy as np
 from genotype import NUM_BLOCKS, NUM_CANDIDATES, Genotype
 from search.confirm import AIN, CONFIRM_SEEDS, PLAIN
 from search.effects import predict, predict_left_out
-from search.judge import MIN_ARCHITECTURES, compute_percentiles, measure
+from search.judge import MIN_ARCHITECTURES
+from search.measures import compute_percentiles, measure
 from search.orders import LEVEL, Interval, compare_orders, estimate_tau, estimate_tau_difference
 from search.studies import HELD_OUT, average, count_passes
 from search.table import UNSEEN, Table

@@ -14,7 +14,7 @@ from search.answer import list_digits
 from search.compare import Mean, estimate, estimate_difference, estimate_unpaired_difference
 from search.confirm import PLAIN
 from search.effects import BlockEffects
-from search.judge import AnswerScore, Judge, Judgement, check_unseen
+from search.judge import AnswerScore, Judge, Judgement, check_unseen, list_judges
 from search.orders import Interval
 from search.places import PLACE_NAMES, Place
 from search.submission import read_submission
@@ -68,51 +68,23 @@ _FOUND: dict[str, Fits] = {
     "confirmed": (_are_confirmed, "of each network trained anew how often"),
 }  # what a search's genotype.json says of how it was found
 _MAY_LACK = {"places", "blocks", "trainings", "confirmed"}  # which are for those that decide or confirm something
-FIRST_ROUND = ", first round alone"  # follows the name of a design in the rows of what it has before it confirms
 
 
-@dataclass(frozen=True)
-class SearchStudy:
-    """Searches by one method, each with a seed of its own; means over them with 95 % intervals.
+class Answers(NamedTuple):
+    """What networks that searches chose are worth.
 
     Attributes:
-        method: Its name.
-        tau: Kendall's tau-b with the order by the unseen domains.
-        tau_over_networks: That of all searches together, with the bootstrap's interval over architectures.
-        above_fewest: By how much that is above the order by the fewest norms, the same architectures drawn for both.
-        above_paper: By how much it is above the paper's searches; None: there are none, or these are they.
-        above_paper_over_seeds: The same over the seeds, paired where they are the same, by Welch's t otherwise; None as
-            before, or with a single seed.
-        top_tau: Tau-b within the best tenth of the architectures.
-        regret: By how much the network that it ranks first among the trained ones is below the best of them.
-        regret_of_ten: By how much the best of its first ten is.
-        predicted: Share of the table's architectures that its answers are better than as the table's fit predicts them;
+        image_passes: Images that passed forward and backward, in one search on the mean.
+        predicted: Share of the table's other networks that they are better than, as these others' effects predict them;
             low and high are the means of the ends of single answers' intervals.
-        trained: Share of the others that those of its answers are better than which the table has, by their trainings;
-            NaN where it has none.
-        num_trained: Of its answers.
-        image_passes: Images that passed forward and backward.
-        by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
-        places: Of the places that it calls decided.
-        blocks: Of the blocks.
+        trained: The same of those that the table has, by their trainings; NaN where it has none.
+        num_trained: Of them.
     """
 
-    method: str
-    tau: Mean
-    tau_over_networks: Interval
-    above_fewest: Interval
-    above_paper: Interval | None
-    above_paper_over_seeds: Mean | None
-    top_tau: Mean
-    regret: Mean
-    regret_of_ten: Mean
+    image_passes: float
     predicted: Interval
     trained: float
     num_trained: int
-    image_passes: float
-    by_domain: Mapping[str, float]
-    places: "Verdicts"
-    blocks: "Verdicts"
 
 
 class Verdicts(NamedTuple):
@@ -127,6 +99,46 @@ class Verdicts(NamedTuple):
     right: int
     wrong: int
     open: int
+
+
+@dataclass(frozen=True)
+class SearchStudy:
+    """Searches by one method, each with a seed of its own; means over them with 95 % intervals.
+
+    Attributes:
+        method: Its name.
+        tau: Kendall's tau-b with the order by the unseen domains.
+        tau_over_networks: That of all searches together, with the bootstrap's interval over architectures.
+        above_fewest: By how much that is above the order by the fewest norms, the same architectures drawn for both.
+        above_fewest_over_seeds: The same over the seeds.
+        above_paper: By how much it is above the paper's searches; None: there are none, or these are they.
+        above_paper_over_seeds: The same over the seeds, paired where they are the same, by Welch's t otherwise; None as
+            before, or with a single seed.
+        top_tau: Tau-b within the best tenth of the architectures.
+        regret: By how much the network that it ranks first among the trained ones is below the best of them.
+        regret_of_ten: By how much the best of its first ten is.
+        answers: What its answers are worth.
+        first_round: What they would be before they were confirmed, of a design; None: none is confirmed.
+        by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
+        places: Of the places that it calls decided.
+        blocks: Of the blocks.
+    """
+
+    method: str
+    tau: Mean
+    tau_over_networks: Interval
+    above_fewest: Interval
+    above_fewest_over_seeds: Mean
+    above_paper: Interval | None
+    above_paper_over_seeds: Mean | None
+    top_tau: Mean
+    regret: Mean
+    regret_of_ten: Mean
+    answers: Answers
+    first_round: Answers | None
+    by_domain: Mapping[str, float]
+    places: Verdicts
+    blocks: Verdicts
 
 
 class _Search(NamedTuple):
@@ -173,25 +185,8 @@ def study_searches(table: Table, judge: Judge, methods: Mapping[str, Mapping[int
         method: {seed: _read_search(table, judge, method, seed, path) for seed, path in paths.items()}
         for method, paths in methods.items()
     }
-    for method, runs in list(searches.items()):
-        if all(run.confirmed for run in runs.values()):
-            searches[method + FIRST_ROUND] = {seed: _leave_first_round(judge, run) for seed, run in runs.items()}
-    paper, domains = searches.get(PAPER, {}), _list_judges(table)
-    return [_study_method(judge, domains, method, runs, paper) for method, runs in sorted(searches.items())]
-
-
-def _list_judges(table: Table) -> dict[str, Judge]:
-    """Lists judges by each unseen domain alone; none where there is but one."""
-    names = table.groups[UNSEEN]
-    return {name: Judge(table, table.at(), name) for name in names} if len(names) > 1 else {}
-
-
-def _leave_first_round(judge: Judge, search: _Search) -> _Search:
-    """Returns a designed search as it is before it confirms: the same order, whose first is the answer."""
-    judgement = judge.judge(search.scores, list_digits()[int(np.nanargmax(search.scores))])
-    passes = round(search.image_passes * (1 - search.confirmed))
-    assert judgement.answer is not None
-    return search._replace(judgement=judgement, answer=judgement.answer, image_passes=passes, confirmed=0.0)
+    paper, domains = searches.get(PAPER, {}), list_judges(table, table.at(), UNSEEN)
+    return [_study_method(judge, domains, method, runs, paper) for method, runs in searches.items()]
 
 
 def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path) -> _Search:
@@ -218,6 +213,8 @@ def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path)
     if judgement.answer is None:
         raise UserError(f"{path} has no answer")
     confirmed = sum(c["trainings"] for c in found.get("confirmed", ())) / found.get("trainings", math.inf)
+    if confirmed >= 1:
+        raise UserError(f"{path}: in genotype.json no more trainings are counted than those that were made anew")
     return _Search(
         submission.scores,
         judgement,
@@ -237,30 +234,46 @@ def _study_method(
     paper: Mapping[int, _Search],
 ) -> SearchStudy:
     runs, others = list(searches.values()), paper if method != PAPER else {}
-    rankings = [run.scores for run in runs]
+    rankings, fewest = [run.scores for run in runs], judge.measure(FEWEST_NORMS).tau
     columns = {
         name: estimate([getattr(run.judgement.search, name) for run in runs])
         for name in ("tau", "top_tau", "regret", "regret_of_ten")
     }
-    predicted = [judge.predict_share(run.answer.digits) for run in runs]
-    trained = [run.answer.percentile.value for run in runs if run.answer.num_trainings]
     return SearchStudy(
         method,
         **columns,
         tau_over_networks=judge.estimate_mean_tau(rankings),
         above_fewest=judge.estimate_mean_tau_difference(rankings, [FEWEST_NORMS]),
+        above_fewest_over_seeds=estimate([run.judgement.search.tau - fewest for run in runs]),
         above_paper=judge.estimate_mean_tau_difference(rankings, [run.scores for run in others.values()])
         if others
         else None,
         above_paper_over_seeds=_compare_taus(searches, others),
-        predicted=Interval(*(float(np.mean([getattr(p, end) for p in predicted])) for end in ("value", "low", "high"))),
-        trained=float(np.mean(trained)) if trained else math.nan,
-        num_trained=len(trained),
-        image_passes=float(np.mean([run.image_passes for run in runs])),
+        answers=_study_answers(judge, [run.answer for run in runs], [run.image_passes for run in runs]),
+        first_round=_study_first_round(judge, runs) if all(run.confirmed for run in runs) else None,
         by_domain={name: float(np.mean([j.measure(r).tau for r in rankings])) for name, j in domains.items()},
         places=_count([run.places for run in runs]),
         blocks=_count([run.blocks for run in runs]),
     )
+
+
+def _study_answers(judge: Judge, answers: Sequence[AnswerScore], image_passes: Sequence[float]) -> Answers:
+    predicted = [judge.predict_share(answer.digits) for answer in answers]
+    trained = [answer.percentile.value for answer in answers if answer.num_trainings]
+    return Answers(
+        float(np.mean(image_passes)),
+        Interval(*(float(np.mean([getattr(p, end) for p in predicted])) for end in ("value", "low", "high"))),
+        float(np.mean(trained)) if trained else math.nan,
+        len(trained),
+    )
+
+
+def _study_first_round(judge: Judge, runs: Sequence[_Search]) -> Answers:
+    """Studies what designs would answer if they did not confirm: what their orders have first."""
+    firsts = [list_digits()[int(np.nanargmax(run.scores))] for run in runs]
+    answers = [judge.judge(run.scores, first).answer for run, first in zip(runs, firsts, strict=True)]
+    passes = [run.image_passes * (1 - run.confirmed) for run in runs]
+    return _study_answers(judge, [answer for answer in answers if answer], passes)
 
 
 def _count(signs: Iterable[Iterable[bool | None]]) -> Verdicts:

@@ -147,35 +147,39 @@ def _find_fault(lines: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]
     return ""
 
 
-def keep_plan(folder: Path, plan: Mapping[str, Mapping[str, Any]], choice: str, free: Collection[str] = ()) -> None:
-    """Writes what trainings below a folder have in common, which comes before the first; or checks that it is the same.
+def check_plan(folder: Path, plan: Mapping[str, Mapping[str, Any]], choice: str, free: Collection[str] = ()) -> None:
+    """Checks that trainings below a folder are those of a plan; where nothing says of which, that is no fault.
 
     Args:
         folder: That the trainings are in or below.
-        plan: Plain values by part and name.
+        plan: What they have in common, plain values by part and name.
         choice: The setting or flag that chooses the folder, for the message.
-        free: Names of values that may change.
+        free: Names of values that may differ.
 
     Raises:
-        UserError: it differs; the message shows where.
+        UserError: they are not; the message shows where.
     """
-    own = json.loads(json.dumps(plan))
     path = folder / PLAN_NAME
-    if path.is_file():
-        then = read_json(path, "plan")
-        if not isinstance(then, dict) or not all(isinstance(then.get(part), dict) for part in own):
-            raise UserError(f"{path} is damaged: it holds no plan; choose another {choice}")
-        changed = [
-            f"{part}.{key}: {then[part].get(key)!r} then, {own[part].get(key)!r} now"
-            for part in own
-            for key in sorted(own[part].keys() | then[part].keys())
-            if key not in free and then[part].get(key) != own[part].get(key)
-        ]
-        if changed:
-            raise UserError(f"{folder} holds trainings of another plan ({'; '.join(changed)}); choose another "
-                            f"{choice}, or set it back")  # fmt: skip
+    if not path.is_file():
+        return
+    own, then = json.loads(json.dumps(plan)), read_json(path, "plan")
+    if not isinstance(then, dict) or not all(isinstance(then.get(part), dict) for part in own):
+        raise UserError(f"{path} is damaged: it holds no plan; choose another {choice}")
+    changed = [
+        f"{part}.{key}: {then[part].get(key)!r} then, {own[part].get(key)!r} now"
+        for part in own
+        for key in sorted(own[part].keys() | then[part].keys())
+        if key not in free and then[part].get(key) != own[part].get(key)
+    ]
+    if changed:
+        raise UserError(f"{folder} holds trainings of another plan ({'; '.join(changed)}); choose another {choice}, "
+                        "or set it back")  # fmt: skip
+
+
+def write_plan(folder: Path, plan: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes what trainings below a folder have in common, which comes before the first of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(own, indent=2) + "\n")
+    write_atomically(folder / PLAN_NAME, json.dumps(plan, indent=2) + "\n")
 
 
 def read_trials(trials: Iterable[Trial], folder: Path) -> list[TrialResult]:

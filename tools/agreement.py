@@ -17,7 +17,7 @@ import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
 from search.agreement import Agreement, compare_searches
-from search.format_studies import format_interval
+from search.format_values import format_interval
 from search.submission import read_submission
 from utils.drawing import Axes, Figure
 from utils.log import format_table

@@ -24,8 +24,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from search.format_studies import MEASURES, format_domains, format_expected, format_interval
-from search.judge import FIRST, Judge, Judgement, check_unseen, judge_domains
+from search.format_values import MEASURES, format_domains, format_expected, format_interval
+from search.judge import Judge, Judgement, check_unseen, list_judges
+from search.measures import FIRST
 from search.orders import MIN_REPEATED, Interval
 from search.submission import read_submission
 from search.table import Table
@@ -40,9 +41,9 @@ def format_judgement(judgement: Judgement, metric: str, title: str, domains: Map
     labels = (
         "Kendall's tau-b",
         "tau-b within the best tenth",
-        f"its first is behind the best, {metric}",
-        f"best of its first {FIRST} is behind",
-        "its first is better than",
+        f"its first trained network is behind the best, {metric}",
+        f"best of its first {FIRST} trained ones is behind",
+        "its first trained one is better than",
     )
     found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
     found["tau"] = judgement.tau
@@ -52,7 +53,7 @@ def format_judgement(judgement: Judgement, metric: str, title: str, domains: Map
     header = ["", "search", "random", "true order"][: len(rows[0])]
     lines = [title, format_table(header, rows), _format_answer(judgement, metric)]
     if domains:
-        lines.append(f"by one of the {len(domains)} alone: tau-b {format_domains(domains)}")
+        lines.append(f"by single domains, {len(domains)} of them: tau-b from {format_domains(domains)}")
     if math.isnan(judgement.noise):
         lines.append("noise of the trainings is unknown: no architecture was trained more than once")
     else:
@@ -69,11 +70,17 @@ def _format_answer(judgement: Judgement, metric: str) -> str:
     answer = judgement.answer
     if answer is None:
         return "no answer to score: several architectures share the search's highest score"
-    trained = "trained once" if answer.num_trainings == 1 else f"trained {answer.num_trainings} times"
-    how = trained if answer.num_trainings else "not in the table, predicted"
+    share = format_interval(answer.percentile, ".0%")
+    if not answer.num_trainings:
+        how = f"not in the table; predicted: {metric} {format_interval(answer.score, '.1%')}"
+        return (
+            f"answer {answer.digits} ({how}), {answer.behind:.1%} behind the best, better than {share} of the networks"
+        )
+    times = "once" if answer.num_trainings == 1 else f"{answer.num_trainings} times"
+    predicted = format_interval(answer.predicted, ".0%")
     return (
-        f"answer {answer.digits} ({how}): {metric} {format_interval(answer.score, '.1%')}, {answer.behind:.1%} behind "
-        f"the best, better than {format_interval(answer.percentile, '.0%')} of the architectures"
+        f"answer {answer.digits} (trained {times}): {metric} {format_interval(answer.score, '.1%')}, "
+        f"{answer.behind:.1%} behind the best, better than {share} of the others; predicted by these: {predicted}"
     )
 
 
@@ -86,7 +93,8 @@ def run(arguments: argparse.Namespace) -> str:
     check_unseen(table, submission)
     rows = table.at(arguments.budget)
     judgement = Judge(table, rows, arguments.metric).judge(submission.scores, submission.digits)
-    domains = judge_domains(table, rows, arguments.metric, submission.scores)
+    judges = list_judges(table, rows, arguments.metric)
+    domains = {name: judge.measure(submission.scores).tau for name, judge in judges.items()}
     title = (
         f"{submission.name} by {judgement.num_trainings} trainings of {judgement.num_architectures} architectures, "
         f"{arguments.metric} of table {table.name} at {rows[0].epochs} epochs"

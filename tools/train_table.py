@@ -27,12 +27,12 @@ from datasets.holdout import NEW, SEEN, count_folds
 from datasets.style_shift import SHIFTED
 from default_config import flatten, load_config
 from engine.interrupt import Interrupted, StopRequest
-from engine.metrics import describe_machine
+from engine.metrics import NUMERICS, describe_machine
 from genotype import is_digits
 from search.arrays import SIZES, plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
 from search.table import FOLDER, Row, Table, append_rows
-from search.trials import Trial, TrialResult, complete_trials, keep_plan, read_trials
+from search.trials import Trial, TrialResult, check_plan, complete_trials, read_trials, write_plan
 from utils.checks import Check, between, each, each_of_any, not_empty, one_of
 from utils.config_file import read_config_file
 from utils.config_value import coerce
@@ -232,11 +232,12 @@ def run(arguments: argparse.Namespace) -> None:
     recipe, images = hash_recipe(flatten(cfg)), build_images_hash(cfg, with_targets=True)
     path = arguments.table or FOLDER / f"{plan.name}.jsonl"
     table = Table.load(path) if path.is_file() else None
-    check_table(path, table, recipe, images)
+    shared = {"recipe": recipe, "images": images, "numerics": NUMERICS}
+    check_table(path, table, shared)
     trials = choose_trials(plan.trials, table, arguments.shard)
     logger.info("%s: %d of %d trainings are to be made here", path, len(trials), len(plan.trials))
     folder = arguments.runs / plan.name
-    check_runs(folder, recipe, images)
+    check_runs(folder, shared)
 
     def keep(results: Sequence[TrialResult]) -> None:
         rows = [row for r in results for row in make_rows(r, recipe, images, cfg.train.batch_size, cfg.train.max_epoch)]
@@ -245,35 +246,31 @@ def run(arguments: argparse.Namespace) -> None:
 
     keep(read_trials(trials, folder))
     if not arguments.collect:
-        folder.mkdir(parents=True, exist_ok=True)
+        write_plan(folder, {"conditions": shared})
         command = _make_command(plan.recipe, words)
         done = complete_trials(trials, folder, command, choose_launcher(arguments), plan.name, keep)
         logger.info("%d of %d trainings are finished; rows are in %s", len(done), len(trials), path)
 
 
-def check_table(path: Path, table: Table | None, recipe: str, images: str) -> None:
-    """Raises UserError where the rows that a table has are by another recipe or of other images."""
+def check_table(path: Path, table: Table | None, shared: Mapping[str, Any]) -> None:
+    """Raises UserError where the rows that a table has are not of what all new ones will have in common."""
     rows = table.rows[:1] if table else []
-    other = [
-        f"{what} {there} there, {here} here"
-        for row in rows
-        for what, there, here in (("recipe", row.recipe, recipe), ("images", row.images, images))
-        if there != here
-    ]
+    other = [f"{what} {there} there, {here} here" for row in rows for what, here in shared.items()
+             if (there := getattr(row, what)) != here]  # fmt: skip
     if other:
-        raise UserError(f"{path} is by another recipe or of other images ({'; '.join(other)}); give another --table")
+        raise UserError(f"{path} is of other trainings ({'; '.join(other)}); give another --table")
 
 
-def check_runs(folder: Path, recipe: str, images: str) -> None:
-    """Checks that a folder's trainings are by a recipe and of images, and writes down which before the first.
+def check_runs(folder: Path, shared: Mapping[str, Any]) -> None:
+    """Checks that the trainings that a folder has are of what all new ones will have in common.
 
     Raises:
         UserError: they are not, or nothing says so.
     """
-    if not (folder / PLAN_NAME).exists() and any(folder.glob("*/metrics.json")):
+    if not (folder / PLAN_NAME).exists() and any(folder.glob("*-seed*-fold*")):
         raise UserError(f"{folder} holds trainings, but no {PLAN_NAME}, which says by which recipe and of which images "
-                        "they are; give another --runs")  # fmt: skip
-    keep_plan(folder, {"conditions": {"recipe": recipe, "images": images}}, "--runs")
+                        "they are; copy it there too, or give another --runs")  # fmt: skip
+    check_plan(folder, {"conditions": shared}, "--runs")
 
 
 def _make_command(recipe: Path, words: Sequence[str]) -> Callable[[Trial, Path], list[str]]:

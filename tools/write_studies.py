@@ -3,8 +3,8 @@
     python -m tools.write_studies                # after a table has grown
     python -m tools.write_studies --folder OUT   # elsewhere
 
-Every number comes from what is in tables/, but for one ratio of costs (``search.describe_searches.CHILD_IMAGES``); a test
-checks that the page and its pictures are those that it gives.
+Every number comes from what is in tables/, but for one ratio of costs (``search.describe_searches.CHILD_IMAGES``); a
+test checks that the page and its pictures are those that it gives.
 """
 
 import argparse
@@ -27,11 +27,12 @@ from search.about_studies import (
 from search.compare import Comparison, compare, list_comparison, list_targets
 from search.describe_searches import describe_searches
 from search.effects import EffectsFit
-from search.format_studies import format_interval, format_markdown, format_place, format_tau
+from search.format_values import format_interval, format_markdown, format_place, format_tau
 from search.orders import Interval, compare_orders, estimate_tau
+from search.picture import Mark, Picture
 from search.places import PLACE_NAMES, say_what_is_sure
 from search.report.figures import NAMED, draw_marks
-from search.section import Mark, Picture, Section, mark
+from search.section import Section, mark
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals, study_sources
 from search.study_drawn import (
     HAND_PICKED,
@@ -123,7 +124,7 @@ def describe_budgets(studied: Studied) -> Section:
               "above that at the end", "training loss, lowest first",
               "unseen domains, another seed and fold")  # fmt: skip
     series = {
-        "unseen domains": [mark(s.unseen) for s in found],
+        "unseen domains": [None if s is found[-1] else mark(s.unseen) for s in found],
         "held-out people and cameras": [mark(s.held_out) for s in found],
         "training loss": [mark(s.loss) for s in found],
         "unseen domains, another seed": [mark(s.seeds) for s in found],
@@ -137,10 +138,10 @@ def describe_budgets(studied: Studied) -> Section:
 def say_enough(differences: Mapping[int, Interval], what: str) -> str:
     """Says from which budget on little is lost: its tau surely, and that of all larger ones, less than ``MARGIN``."""
     budgets = list(differences)
-    enough = next(b for i, b in enumerate(budgets) if all(differences[a].low > -MARGIN for a in budgets[i:]))
-    if enough < budgets[-1]:
-        return f"The smallest budget from which on {what} less than {MARGIN} of tau (95 %): {enough} epochs."
-    return f"No budget below the largest is known from which on {what} less than {MARGIN} of tau (95 %)."
+    enough = (b for i, b in enumerate(budgets) if all(differences[a].low > -MARGIN for a in budgets[i:]))
+    if (budget := next(enough, budgets[-1])) < budgets[-1]:
+        return f"From {budget} epochs on, {what} at most {MARGIN} of tau (95 %)."
+    return f"No smaller budget is known from which on {what} at most {MARGIN} of tau (95 %)."
 
 
 def describe_signals(studied: Studied) -> Section:
@@ -260,12 +261,12 @@ def describe_comparison(name: str, comparison: Comparison) -> Section:
     above = f"above {next(iter(comparison.scores))}"
     settings = ", ".join(f"`{key} {format_value(value)}`" for key, value in sorted(comparison.settings.items()))
     parts = [f"All settings that are not at their defaults: {settings}.\n"]
-    found = {target: compare(comparison.scores, target) for target in list_targets(comparison.scores)}
-    for target in found:
+    labels, series = list(comparison.scores), {}
+    for target in list_targets(comparison.scores):
         rows = list_comparison(comparison.scores, target)
         parts.append(format_markdown((f"mAP on {target}", "mean", above, "seeds"), rows))
-    labels = list(comparison.scores)
-    series = {target: [mark(means[label][0]) for label in labels] for target, means in found.items()}
+        means = compare(comparison.scores, target)
+        series[target] = [mark(means[label][0]) for label in labels]
     return Section("\n".join(parts), Picture(f"networks retrained in {name}", series, labels, "mAP"))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
+from search.picture import Mark
 from search.places import PLACE_NAMES, Place
-from search.section import Mark
 from utils.drawing import Axes, Figure, MaxNLocator, rc_context
 from utils.plots import COLOURS, MARKERS, draw_architecture
 

@@ -10,7 +10,7 @@ from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_INS, Genotype
 from search.answer import Answer, BlockAnswer, write_ranking
 from search.judge import Judge
 from search.places import PLACE_NAMES, Place
-from search.study_searches import FEWEST_NORMS, FIRST_ROUND, judge_fewest_norms, list_searches, study_searches
+from search.study_searches import FEWEST_NORMS, judge_fewest_norms, list_searches, study_searches
 from search.table import UNSEEN
 from tests.search.test_studies import EVERYTHING, simulate
 from utils.errors import UserError
@@ -57,17 +57,21 @@ def test_searches_that_ran(tmp_path):
     table = simulate(0.02)
     found = {s.method: s for s in study_all(table, tmp_path)}
     good, bad, once = (found[name] for name in ("good", "bad", "once"))
-    assert good.tau.mean > 0.6 and good.predicted.value > 0.8 and good.regret.mean < 0.01 < bad.regret.mean
+    assert good.tau.mean > 0.6 and good.answers.predicted.value > 0.8 and good.regret.mean < 0.01 < bad.regret.mean
     assert good.tau.num == 3 and 0 < good.tau.half_width < 0.2
     over = good.tau_over_networks
     assert over.low < over.value < over.high and over.value == pytest.approx(good.tau.mean, abs=1e-3)
-    assert bad.tau.mean < -0.5 and bad.predicted.value < 0.1
+    assert bad.tau.mean < -0.5 and bad.answers.predicted.value < 0.1
     assert good.places == (6, 0, 0) and good.blocks == (0, 0, 0)
     assert bad.places == (0, 3, 3)  # the table does not decide conv4-2 inside
     assert np.isnan(once.tau.half_width) and once.places == (0, 0, 0)
     domains = {name: Judge(table, table.at(), name) for name in table.groups[UNSEEN]}
     assert once.by_domain == {name: judge.measure(TRUTH).tau for name, judge in domains.items()}
-    assert once.image_passes == 500 and once.above_paper is once.above_paper_over_seeds is None
+    assert (
+        once.answers.image_passes == 500
+        and once.first_round is None
+        and once.above_paper is once.above_paper_over_seeds is None
+    )
 
 
 def test_answers_that_were_not_trained(tmp_path):
@@ -85,13 +89,14 @@ def test_answers_that_were_not_trained(tmp_path):
         answers.append(judge.judge(ranking, "".join(map(str, EVERYTHING[number]))).answer)
     found = {s.method: s for s in study_all(table, tmp_path)}
     mixed, known = found["mixed"], found["known"]
+    mixed, known = mixed.answers, known.answers
     assert (mixed.num_trained, known.num_trained) == (1, 3)
     shares = [judge.predict_share("".join(map(str, EVERYTHING[number]))) for number in (there, away, away)]
     for name in ("value", "low", "high"):
         assert getattr(mixed.predicted, name) == pytest.approx(np.mean([getattr(share, name) for share in shares]))
     assert known.predicted.value == pytest.approx(shares[0].value)
     assert mixed.trained == pytest.approx(known.trained) == pytest.approx(answers[0].percentile.value)
-    assert shares[1].low < shares[1].value <= judge.highest_predicted_share <= 1
+    assert shares[1].low < shares[1].value <= judge.predicted_shares[1] <= 1
 
 
 def test_blocks_that_are_called_decided(tmp_path):
@@ -126,10 +131,9 @@ def test_first_round_of_a_design_answers_with_its_orders_first(tmp_path):
             path / "genotype.json"
         )
     table = simulate(0.02)
-    found = {s.method: s for s in study_all(table, tmp_path)}
-    whole, alone = found["design"], found["design" + FIRST_ROUND]
+    design = next(s for s in study_all(table, tmp_path))
+    whole, alone = design.answers, design.first_round
     assert (whole.image_passes, alone.image_passes) == (500, 300)
-    assert whole.tau == alone.tau
     assert whole.predicted.value == make_judge(table).predict_share(last).value
     assert alone.predicted.value == make_judge(table).predict_share(first).value
 
@@ -154,6 +158,8 @@ def test_how_far_searches_are_above_others(tmp_path):
     scores = table.adjust("unseen/mAP")
     fewest = stats.kendalltau([FEWEST_NORMS[int(d, 4)] for d in scores], [s.mean() for s in scores.values()]).statistic
     assert paper.above_fewest.value == pytest.approx(paper.tau_over_networks.value - fewest, abs=1e-6)
+    assert paper.above_fewest_over_seeds.mean == pytest.approx(paper.tau.mean - fewest)
+    assert paper.above_fewest_over_seeds.half_width == pytest.approx(paper.tau.half_width)
     assert paper.above_fewest.low < paper.above_fewest.value < paper.above_fewest.high
 
 
@@ -178,6 +184,7 @@ def test_fewest_norms_first():
         ({"costs": {"image_passes": 0}}, "image_passes, a whole number from 1 on"),
         ({"places": [{"place": "conv2-1 inside"}]}, "expected is of each place its name"),
         ({"blocks": [{"block": "conv2-1", "decided": True}]}, "expected is of each block its name"),
+        ({"trainings": 2, "confirmed": [{"trainings": 2}]}, "no more trainings are counted than"),
         ({"trainings": 0}, "trainings is 0"),
         ({"confirmed": [{"trainings": 0}]}, "of each network trained anew"),
     ],

@@ -72,7 +72,8 @@ def test_strangers_method_is_judged_by_the_repositorys_table(tmp_path, monkeypat
     assert "scores.txt by 98 trainings of 66 architectures, unseen/mAP of table synthetic_a_x0_25 at 40 epochs" in text
     row = next(line for line in text.splitlines() if line.startswith("Kendall")).removeprefix("Kendall's tau-b")
     assert float(row.split()[0]) == pytest.approx(tau, abs=0.2 if script == RANDOM else 0.006)
-    assert "by one of the 11 alone: tau-b " in text and "behind the best, better than" in text
+    assert "by single domains, 11 of them: tau-b from " in text and "behind the best, better than" in text
+    assert ("(trained 3 times)" in text and "; predicted by these: " in text) == (script == FEW_NORMS)
 
 
 def test_good_scores_are_seen_to_be_good(table, tmp_path, capsys):

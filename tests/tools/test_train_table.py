@@ -109,8 +109,10 @@ def test_shards_are_parts_of_the_whole(plan):
 
 
 def begin(monkeypatch, plan):
-    """Lets the tool write down what its trainings have in common, before there are any."""
-    assert run(monkeypatch, plan, "--collect") == 0
+    """Lets the tool write down what its trainings have in common, and make none."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "complete_trials", lambda *arguments: [])
+        assert run(patch, plan) == 0
     return plan.parent / "runs" / "t"
 
 
@@ -174,6 +176,7 @@ def test_trainings_of_another_recipe_or_other_images_are_refused(plan, monkeypat
     assert run(monkeypatch, plan, "--collect") == 2
     assert "plan (conditions.images: " in capsys.readouterr().err
     (folder / "plan.json").unlink()
+    (folder / tool.read_plan(plan).trials[0].name / "metrics.json").unlink()  # begun, not finished
     assert run(monkeypatch, plan, "--collect") == 2
     assert "holds trainings, but no plan.json" in capsys.readouterr().err
     assert not (plan.parent / "t.jsonl").exists()
@@ -184,8 +187,17 @@ def test_table_of_another_recipe_is_refused_before_anything_is_trained(plan, mon
     assert run(monkeypatch, plan, "--collect") == 0
     (plan.parent / "recipe.yaml").write_text(RECIPE.replace("batch_size: 32", "batch_size: 16"))
     assert run(monkeypatch, plan, "--runs", str(plan.parent / "others")) == 2
-    assert "t.jsonl is by another recipe or of other images (recipe " in capsys.readouterr().err
+    assert "t.jsonl is of other trainings (recipe " in capsys.readouterr().err
+    (plan.parent / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setattr(tool, "NUMERICS", 7)
+    assert run(monkeypatch, plan, "--runs", str(plan.parent / "others")) == 2
+    assert "t.jsonl is of other trainings (numerics 1 there, 7 here)" in capsys.readouterr().err
     assert not (plan.parent / "others").exists()
+
+
+def test_collecting_writes_nothing_where_trainings_are_not(plan, monkeypatch):
+    assert run(monkeypatch, plan, "--collect") == 0
+    assert not (plan.parent / "runs").exists()
 
 
 def test_plans_of_the_repository_can_be_read():

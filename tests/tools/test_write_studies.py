@@ -83,11 +83,13 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     pictures = [f"whole_{kind}" for kind in ("budgets", "scores", "searches", "places")]
     assert all(f"](studies_{name}.png)" in whole for name in pictures) and "](studies_city.png)" in compared
     assert {p.name for p in (tmp_path / "out").glob("*.png")} == {f"studies_{name}.png" for name in [*pictures, "city"]}
-    assert "cuhk01: design 012330 0.250 (0.250 … 0.250), osnet 0.125" in describe(tmp_path / "out" / "studies_city.png")
+    assert "cuhk01: design 012330 0.250 (0.250 … 0.250), osnet 0.125 (nan … nan)" in describe(
+        tmp_path / "out" / "studies_city.png"
+    )
     assert (
         "| 40 | 4,000 | – | " in whole
-        and "No budget below the largest is known from which on fits lose less than 0.1 of tau (95 %)." in whole
-        and "from which on the order by held-out people and cameras loses less than 0.1 of tau (95 %)." in whole
+        and "No smaller budget is known from which on fits lose at most 0.1 of tau (95 %)." in whole
+        and "from which on the order by held-out people and cameras loses at most 0.1 of tau (95 %)." in whole
     )
     assert "IN helps at conv2-1 inside" in whole
     assert "| the best of 32 random networks | 10 | 32,000 | – | " in whole
@@ -103,9 +105,9 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert rows["| `once`"][5].startswith("+0.00 (") and rows["| `gumbel`"][5] == "–"
     assert rows["| `gumbel`"][4].startswith("+0.") and rows["| `gumbel`"][3].startswith(f"{tau} each (0.")
     assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.8 times 500 images
-    assert "Those above `gumbel`'s: none; below: `opposite`." in whole
+    assert "Above `gumbel`: none. Below `gumbel`: `opposite`." in whole
     assert "Called decided, over all seeds, right / wrong / open: nothing." in whole
-    assert "Tau: reached by `gumbel` (" in whole and " of the scores" in whole
+    assert "Tau: reached by `gumbel` (" in whole and "% of the true order's)" in whole
 
 
 def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
@@ -123,6 +125,14 @@ def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
         assert "too few" not in shown and "picked by hand" not in shown
 
 
+def test_table_that_is_nothing_but_noise_has_no_true_order_to_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    for seed in (1, 2):
+        write_search(tmp_path / "searches" / "simulated" / f"gumbel-seed{seed}", TRUTH)
+    shown = module.describe_run_searches(Studied(simulate(late_noise=5.0), {})).text
+    assert "Tau: reached by none." in shown and "of the true order's)" not in shown
+
+
 def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert module.describe_run_searches(Studied(simulate(num_rows=10), {})).text == ""
@@ -131,12 +141,9 @@ def test_table_too_small_to_judge_by_needs_no_judge_without_searches(tmp_path, m
 @pytest.mark.parametrize(
     ("lows", "enough"),
     [
-        ((-0.09, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 5 epochs."),
-        ((-0.11, -0.05, 0), "The smallest budget from which on fits lose less than 0.1 of tau (95 %): 10 epochs."),
-        (
-            (-0.05, -0.11, 0),
-            "No budget below the largest is known from which on fits lose less than 0.1 of tau (95 %).",
-        ),
+        ((-0.09, -0.05, 0), "From 5 epochs on, fits lose at most 0.1 of tau (95 %)."),
+        ((-0.11, -0.05, 0), "From 10 epochs on, fits lose at most 0.1 of tau (95 %)."),
+        ((-0.05, -0.11, 0), "No smaller budget is known from which on fits lose at most 0.1 of tau (95 %)."),
     ],
 )
 def test_budget_that_is_enough(monkeypatch, lows, enough):

@@ -1,14 +1,14 @@
-"""How values, means and their intervals are written, in terminals and on the page of studies."""
+"""How values, means and their intervals are written."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from search.compare import Mean
-from search.judge import Expected
+from search.measures import Expected
 from search.orders import Interval
 from search.places import Place
 
-# how each of ``search.judge.Measures`` is written
+# how each of ``search.measures.Measures`` is written
 MEASURES = {"tau": ".2f", "top_tau": ".2f", "regret": ".1%", "regret_of_ten": ".1%", "percentile": ".0%"}
 ROUNDING = 1e-9  # half-widths below are of equal values
 
@@ -19,8 +19,8 @@ def format_expected(expected: Expected) -> list[str]:
 
 
 def format_interval(interval: Interval, spec: str) -> str:
-    """Writes a value with its interval, if it has one."""
-    return f"{interval.value:{spec}}".replace("nan", "–") + format_ends(interval, spec)
+    """Writes a value with its interval, if it has one; – where there is no value."""
+    return "–" if math.isnan(interval.value) else f"{interval.value:{spec}}{format_ends(interval, spec)}"
 
 
 def format_ends(interval: Interval, spec: str) -> str:
@@ -32,8 +32,8 @@ def format_domains(domains: Mapping[str, float]) -> str:
     """Writes the lowest and the highest of single domains' tau-b, with the domains' names; – where there is none."""
     if not domains or any(map(math.isnan, domains.values())):
         return "–"
-    (low, *_, high) = sorted(domains.items(), key=lambda item: item[1])
-    return " to ".join(f"{tau:.2f} ({name.partition('/')[0]})" for name, tau in (low, high))
+    low, high = (pick(domains, key=domains.__getitem__) for pick in (min, max))
+    return " to ".join(f"{domains[name]:.2f} ({name.partition('/')[0]})" for name in (low, high))
 
 
 def format_tau(tau: Interval | None) -> str:
