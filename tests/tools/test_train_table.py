@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import tools.train_table as tool
+from default_config import flatten, load_config
 from engine.interrupt import Interrupted
 from search.launcher import Outcome
 from search.table import Table
@@ -198,6 +199,18 @@ def test_table_of_another_recipe_is_refused_before_anything_is_trained(plan, mon
 def test_collecting_writes_nothing_where_trainings_are_not(plan, monkeypatch):
     assert run(monkeypatch, plan, "--collect") == 0
     assert not (plan.parent / "runs").exists()
+
+
+def test_plan_of_ones_own_that_the_page_shows_fits_its_recipe(tmp_path):
+    page = (Path(tool.FOLDER).parent / "docs" / "tables.md").read_text().split("## A table of your own")[1]
+    recipe, plan = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("yaml", "text"))
+    (tmp_path / "shop.recipe.yaml").write_text(
+        recipe.replace("child_short.yaml", str(tool.FOLDER.parent / "child_short.yaml"))
+    )
+    (tmp_path / "shop.yaml").write_text(plan)
+    found = tool.read_plan(tmp_path / "shop.yaml")
+    assert len(found.trials) == 32 + 3 + 28 + 2 * 16
+    tool.check_recipe(flatten(load_config([found.recipe])), found)
 
 
 def test_plans_of_the_repository_can_be_read():
