@@ -165,14 +165,14 @@ def _describe_random_at_equal_cost(table: Table, judge: Judge, image_passes: flo
 
 def _say_what_is_sure(searches: Sequence[SearchStudy]) -> str:
     """Says which orders are surely above or below the two that all are compared with."""
-    gaps = {
+    gaps: dict[str, dict[str, tuple[Interval, Mean | None]]] = {
         "the order by the fewest norms": {s.method: (s.above_fewest, s.above_fewest_over_seeds) for s in searches},
         f"`{PAPER}`": {s.method: (s.above_paper, s.above_paper_over_seeds) for s in searches if s.above_paper},
     }
     parts = []
     for name, found in gaps.items():
         for where, sign in (("Above", 1), ("Below", -1)):
-            sure = ", ".join(f"`{method}`" for method, gap in found.items() if _is_sure(*gap, sign))
+            sure = ", ".join(f"`{method}`" for method, (over, seeds) in found.items() if _is_sure(over, seeds, sign))
             parts.append(f"{where} {name}: {sure or 'none'}.")
     return f"At 95 % over architectures and also over seeds, each comparison by itself. {' '.join(parts)}"
 

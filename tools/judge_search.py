@@ -72,9 +72,9 @@ def _format_answer(judgement: Judgement, metric: str) -> str:
         return "no answer to score: several architectures share the search's highest score"
     share = format_interval(answer.percentile, ".0%")
     if not answer.num_trainings:
-        how = f"not in the table; predicted: {metric} {format_interval(answer.score, '.1%')}"
         return (
-            f"answer {answer.digits} ({how}), {answer.behind:.1%} behind the best, better than {share} of the networks"
+            f"answer {answer.digits} (not in the table, predicted): {metric} {format_interval(answer.score, '.1%')}, "
+            f"{answer.behind:.1%} behind the best, better than {share} of the networks"
         )
     times = "once" if answer.num_trainings == 1 else f"{answer.num_trainings} times"
     predicted = format_interval(answer.predicted, ".0%")
