@@ -14,14 +14,14 @@ from search.format_values import (
     format_interval,
     format_markdown,
     format_mean,
+    format_measures,
 )
 from search.judge import Judge, Judgement
-from search.measures import Expected
 from search.orders import Interval
 from search.picture import Picture
 from search.section import Section, mark
 from search.studies import count_passes
-from search.study_drawn import list_random_answers, study_random
+from search.study_drawn import study_random
 from search.study_searches import PAPER, Answers, SearchStudy, judge_fewest_norms, list_searches, study_searches
 from search.table import UNSEEN, Table
 
@@ -115,20 +115,13 @@ def _format_trained(answers: Answers, num: int) -> str:
 
 def _list_references(fewest: Judgement) -> dict[str, dict[str, str]]:
     """Writes the measures of what stands beside searches."""
-    found = {"a random order": _list_measures(fewest.random), "fewest norms first": _list_single(fewest)}
-    return found | ({"the true order": _list_measures(fewest.perfect)} if fewest.perfect else {})
-
-
-def _list_measures(expected: Expected) -> dict[str, str]:
-    """Writes the mean and the range of each measure."""
-    return dict(zip(MEASURES, format_expected(expected), strict=True))
-
-
-def _list_single(judgement: Judgement) -> dict[str, str]:
-    """Writes the measures of a single order, of which tau alone has an interval."""
-    found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
-    found["tau"] = judgement.tau
-    return {name: format_interval(found[name], spec) for name, spec in MEASURES.items()}
+    found = {
+        "a random order": format_expected(fewest.random),
+        "fewest norms first": format_measures(fewest.search, fewest.tau),
+    }
+    if fewest.perfect:
+        found["the true order"] = format_expected(fewest.perfect)
+    return {name: dict(zip(MEASURES, measures, strict=True)) for name, measures in found.items()}
 
 
 def _format_gap(search: SearchStudy) -> str:
@@ -151,8 +144,8 @@ def _describe_random_at_equal_cost(table: Table, judge: Judge, image_passes: flo
     """
     budget = table.budgets[0]
     num = max(1, round(CHILD_IMAGES * image_passes / count_passes(table.at(budget))))
-    study, answers = study_random(table, num, budget), list_random_answers(table, num, budget)
-    predicted = math.fsum(chance * judge.predict_share(digits).value for digits, chance in answers.items())
+    study = study_random(table, num, budget)
+    predicted = math.fsum(chance * judge.predict_share(digits).value for digits, chance in study.answers.items())
     return (
         f"the best of {num} random networks, {budget} epochs",
         f"{study.image_passes:,}",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from search.compare import Mean
-from search.measures import Expected
+from search.measures import Expected, Measures
 from search.orders import Interval
 from search.places import Place
 
@@ -16,6 +16,12 @@ ROUNDING = 1e-9  # half-widths below are of equal values
 def format_expected(expected: Expected) -> list[str]:
     """Writes the mean and the range of each measure."""
     return [format_interval(Interval(*(getattr(m, name) for m in expected)), spec) for name, spec in MEASURES.items()]
+
+
+def format_measures(measures: Measures, tau: Interval) -> list[str]:
+    """Writes the measures of a single order, of which tau alone has an interval."""
+    found = {name: Interval(getattr(measures, name), math.nan, math.nan) for name in MEASURES} | {"tau": tau}
+    return [format_interval(found[name], spec) for name, spec in MEASURES.items()]
 
 
 def format_interval(interval: Interval, spec: str) -> str:

@@ -138,7 +138,7 @@ class Judge:
             num_repeated=len(self._repeated),
             tau_of_seeds=self._tau_of_seeds,
             noise=float(np.sqrt(self._repeats.noise)),
-            answer=self._score_answer(answer) if answer else None,
+            answer=self.score_answer(answer) if answer else None,
         )
 
     def measure(self, ranking: np.ndarray) -> Measures:
@@ -199,7 +199,7 @@ class Judge:
         """What each candidate is worth by these rows; UserError: too few trainings for it."""
         return fit_effects(self._observations)
 
-    def _score_answer(self, answer: str) -> AnswerScore:
+    def score_answer(self, answer: str) -> AnswerScore:
         """Scores the answer by its rows, or by what the others' effects predict."""
         num_trainings = len(self._scores.get(answer, ()))
         nan = float("nan")

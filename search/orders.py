@@ -35,11 +35,14 @@ def compare_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | N
     Returns:
         None for fewer than ``MIN_REPEATED`` architectures: an interval of a few does not hold what it promises.
     """
-    return estimate_tau(pair_seeds(scores, others)) if len(scores) >= MIN_REPEATED else None
+    pairs = pair_seeds(scores, others)
+    return estimate_tau(pairs) if pairs else None
 
 
 def pair_seeds(scores: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
-    """Compares the orders by two trainings of each architecture, for all pairs; arguments as for ``compare_seeds``."""
+    """Compares the orders by two trainings of each architecture, of all pairs; none for too few."""
+    if len(scores) < MIN_REPEATED:
+        return []
     columns, other_columns = (np.array(list(zip_longest(*s, fillvalue=np.nan))) for s in (scores, others or scores))
     pairs = combinations(range(len(columns)), 2) if others is None else permutations(range(len(columns)), 2)
     return [compare_orders(columns[i], other_columns[j]) for i, j in pairs]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from search.places import PLACE_NAMES, Place
+
 
 class Mark(NamedTuple):
     """A value with the ends of its interval, NaN where it has none; hollow where its sign is not sure."""
@@ -39,3 +41,9 @@ class Picture(NamedTuple):
             values = [f"{tick} {m.describe()}" for tick, m in zip(self.ticks, marks, strict=True) if m is not None]
             lines.append(f"{label}: {', '.join(values)}")
         return "\n".join(lines)
+
+
+def show_places(about: str, series: Mapping[str, Sequence[Place]]) -> Picture:
+    """Returns the picture of what IN is worth at each of the twelve places, by label; filled where that is sure."""
+    marks = {label: [Mark(*place) for place in places] for label, places in series.items()}
+    return Picture(about, marks, PLACE_NAMES, "mAP with IN minus without; filled: decided")

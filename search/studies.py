@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.orders import (
-    MIN_REPEATED,
     Interval,
     compare_orders,
     estimate_tau,
@@ -215,15 +214,12 @@ def _compare_seeds(
         All together; None: too few repeats.
     """
     repeated = [d for d in other[0] if len(one[0].get(d, ())) == len(other[0][d]) > 1]
-    if len(repeated) < MIN_REPEATED:
-        return None
-    return estimate_tau(
-        [
-            comparison
-            for a, b in zip(one, other, strict=True)
-            for comparison in pair_seeds([a[d] for d in repeated], [b[d] for d in repeated])
-        ]
-    )
+    pairs = [
+        comparison
+        for a, b in zip(one, other, strict=True)
+        for comparison in pair_seeds([a[d] for d in repeated], [b[d] for d in repeated])
+    ]
+    return estimate_tau(pairs) if pairs else None
 
 
 def _compare(one: Mapping[str, float], other: Mapping[str, float]) -> np.ndarray:

@@ -47,7 +47,7 @@ class DrawnStudy:
         tau: Kendall's tau-b with the order of the architectures that it has not trained; None: it orders none.
         regret: By how much its answer is below the best of the table.
         percentile: Share of the table's other architectures that its answer is better than.
-        most_frequent: The most frequent answer, in digits, and its share of the searches.
+        answers: The answers, in digits, and the share of the searches that each has.
     """
 
     num_networks: int
@@ -57,7 +57,12 @@ class DrawnStudy:
     tau: Interval | None
     regret: Interval
     percentile: Interval
-    most_frequent: tuple[str, float]
+    answers: Mapping[str, float]
+
+    @property
+    def most_frequent(self) -> tuple[str, float]:
+        """The most frequent answer and its share."""
+        return max(self.answers.items(), key=lambda item: item[1])
 
 
 @dataclass(frozen=True)
@@ -84,21 +89,10 @@ def study_random(table: Table, num_trainings: int, budget: int) -> DrawnStudy:
     Raises:
         UserError: too few trainings.
     """
-    answers, truth = list_random_answers(table, num_trainings, budget), average(table.observe(UNSEEN))
-    chances = np.array(list(answers.values()))
-    return _judge_drawn(table, truth, len(answers), num_trainings, budget, list(answers), chances)
-
-
-def list_random_answers(table: Table, num_trainings: int, budget: int) -> dict[str, float]:
-    """Lists how probable each network is to be the best of some random ones, drawn as in ``study_random``.
-
-    Raises:
-        UserError: too few trainings.
-    """
     held_out, truth = _take_first(table, budget), average(table.observe(UNSEEN))
     digits = sorted(held_out.keys() & truth.keys() - HAND_PICKED, key=lambda d: (held_out[d], d))
-    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)
-    return dict(zip(digits, chances.tolist(), strict=True))
+    chances = np.diff((np.arange(len(digits) + 1) / len(digits)) ** num_trainings)  # of each to be the best drawn
+    return _judge_drawn(table, truth, len(digits), num_trainings, budget, digits, chances)
 
 
 def study_designs(table: Table, budget: int) -> tuple[DrawnStudy, DrawnStudy, DrawnStudy] | None:
@@ -205,7 +199,7 @@ def _judge_drawn(
         tau=None,
         regret=_summarize(np.array([regrets[d] for d in answers]), chances),
         percentile=_summarize(np.array([percentiles[d] for d in answers]), chances),
-        most_frequent=shares.most_common(1)[0],
+        answers=shares,
     )
 
 

@@ -249,7 +249,7 @@ def _study_method(
         if others
         else None,
         above_paper_over_seeds=_compare_taus(searches, others),
-        answers=_study_answers(judge, [run.answer for run in runs], [run.image_passes for run in runs]),
+        answers=_study_answers([run.answer for run in runs], [run.image_passes for run in runs]),
         first_round=_study_first_round(judge, runs) if all(run.confirmed for run in runs) else None,
         by_domain={name: float(np.mean([j.measure(r).tau for r in rankings])) for name, j in domains.items()},
         places=_count([run.places for run in runs]),
@@ -257,8 +257,8 @@ def _study_method(
     )
 
 
-def _study_answers(judge: Judge, answers: Sequence[AnswerScore], image_passes: Sequence[float]) -> Answers:
-    predicted = [judge.predict_share(answer.digits) for answer in answers]
+def _study_answers(answers: Sequence[AnswerScore], image_passes: Sequence[float]) -> Answers:
+    predicted = [answer.predicted for answer in answers]
     trained = [answer.percentile.value for answer in answers if answer.num_trainings]
     return Answers(
         float(np.mean(image_passes)),
@@ -271,9 +271,8 @@ def _study_answers(judge: Judge, answers: Sequence[AnswerScore], image_passes: S
 def _study_first_round(judge: Judge, runs: Sequence[_Search]) -> Answers:
     """Studies what designs would answer if they did not confirm: what their orders have first."""
     firsts = [list_digits()[int(np.nanargmax(run.scores))] for run in runs]
-    answers = [judge.judge(run.scores, first).answer for run, first in zip(runs, firsts, strict=True)]
     passes = [run.image_passes * (1 - run.confirmed) for run in runs]
-    return _study_answers(judge, [answer for answer in answers if answer], passes)
+    return _study_answers([judge.score_answer(first) for first in firsts], passes)
 
 
 def _count(signs: Iterable[Iterable[bool | None]]) -> Verdicts:

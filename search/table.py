@@ -263,8 +263,12 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
     return document
 
 
+def list_changed(row: Row, columns: Mapping[str, Any]) -> list[str]:
+    """Lists in words the columns in which a row that is there differs from what is given."""
+    given = ((key, getattr(row, key), here) for key, here in columns.items())
+    return [f"{key} {there} there, {here} here" for key, there, here in given if there != here]
+
+
 def _check_same(name: str, first: Row, row: Row) -> None:
-    changed = [f"{key} {getattr(first, key)} there, {getattr(row, key)} here" for key in _SAME
-               if getattr(first, key) != getattr(row, key)]  # fmt: skip
-    if changed:
+    if changed := list_changed(first, {key: getattr(row, key) for key in _SAME}):
         raise UserError(f"{row.digits}, seed {row.seed} does not belong to table {name}: {'; '.join(changed)}")

@@ -24,10 +24,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from search.format_values import MEASURES, format_domains, format_expected, format_interval
+from search.format_values import format_domains, format_expected, format_interval, format_measures
 from search.judge import Judge, Judgement, check_unseen, list_judges
 from search.measures import FIRST
-from search.orders import MIN_REPEATED, Interval
+from search.orders import MIN_REPEATED
 from search.submission import read_submission
 from search.table import Table
 from utils.errors import UserError
@@ -45,9 +45,7 @@ def format_judgement(judgement: Judgement, metric: str, title: str, domains: Map
         f"best of its first {FIRST} trained ones is behind",
         "its first trained one is better than",
     )
-    found = {name: Interval(getattr(judgement.search, name), math.nan, math.nan) for name in MEASURES}
-    found["tau"] = judgement.tau
-    columns = [[format_interval(found[name], spec) for name, spec in MEASURES.items()]]
+    columns = [format_measures(judgement.search, judgement.tau)]
     columns += [format_expected(expected) for expected in (judgement.random, judgement.perfect) if expected]
     rows = list(zip(labels, *columns, strict=True))
     header = ["", "search", "random", "true order"][: len(rows[0])]

@@ -31,7 +31,7 @@ from engine.metrics import NUMERICS, describe_machine
 from genotype import is_digits
 from search.arrays import SIZES, plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
-from search.table import FOLDER, Row, Table, append_rows
+from search.table import FOLDER, Row, Table, append_rows, list_changed
 from search.trials import Trial, TrialResult, check_plan, complete_trials, read_trials, write_plan
 from utils.checks import Check, between, each, each_of_any, not_empty, one_of
 from utils.config_file import read_config_file
@@ -254,11 +254,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check_table(path: Path, table: Table | None, shared: Mapping[str, Any]) -> None:
     """Raises UserError where the rows that a table has are not of what all new ones will have in common."""
-    rows = table.rows[:1] if table else []
-    other = [f"{what} {there} there, {here} here" for row in rows for what, here in shared.items()
-             if (there := getattr(row, what)) != here]  # fmt: skip
-    if other:
-        raise UserError(f"{path} is of other trainings ({'; '.join(other)}); give another --table")
+    if table and table.rows and (changed := list_changed(table.rows[0], shared)):
+        raise UserError(f"{path} is of other trainings ({'; '.join(changed)}); give another --table")
 
 
 def check_runs(folder: Path, shared: Mapping[str, Any]) -> None:

@@ -29,9 +29,9 @@ from search.describe_searches import describe_searches
 from search.effects import EffectsFit
 from search.format_values import format_interval, format_markdown, format_place, format_tau
 from search.orders import Interval, compare_orders, estimate_tau
-from search.picture import Mark, Picture
+from search.picture import Picture, show_places
 from search.places import PLACE_NAMES, say_what_is_sure
-from search.report.figures import NAMED, draw_marks
+from search.report.figures import NAMED, draw_picture
 from search.section import Section, mark
 from search.studies import HELD_OUT, average, can_be_studied, list_named, study_budgets, study_signals, study_sources
 from search.study_drawn import (
@@ -92,8 +92,7 @@ def write_page(folder: Path) -> None:
         parts += [show(f"### {name}", name, describe_comparison(name, c)) for name, c in comparisons.items()]
     write_atomically(folder / PAGE_NAME, "\n".join(parts))
     for name, picture in pictures.items():
-        figure = draw_marks(picture.series, picture.ticks, picture.y_name)
-        save_figure(figure, folder / f"studies_{name}.png", picture.describe())
+        save_figure(draw_picture(picture), folder / f"studies_{name}.png", picture.describe())
 
 
 def describe_table(table: Table, is_studied: bool) -> str:
@@ -187,9 +186,8 @@ def describe_places(studied: Studied) -> Section:
     if named:
         text += f"\n{format_markdown(('network', *metrics), named)}"
     labels = {UNSEEN: "unseen domains", HELD_OUT: "held-out people and cameras"}
-    series = {labels[metric]: [Mark(*place) for place in fit.places] for metric, fit in fits.items()}
-    picture = Picture(f"effects at the twelve places by {table.name}", series, PLACE_NAMES,
-                      "mAP with IN minus without; filled: decided")  # fmt: skip
+    series = {labels[metric]: fit.places for metric, fit in fits.items()}
+    picture = show_places(f"effects at the twelve places by {table.name}", series)
     return Section(text, picture)
 
 

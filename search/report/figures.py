@@ -8,7 +8,7 @@ import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, Genotype, number_of
 from search.answer import Answer, BlockAnswer
-from search.picture import Mark
+from search.picture import Picture, show_places
 from search.places import PLACE_NAMES, Place
 from utils.drawing import Axes, Figure, MaxNLocator, rc_context
 from utils.plots import COLOURS, MARKERS, draw_architecture
@@ -64,35 +64,29 @@ def _draw_block(axes: Axes, block: BlockAnswer) -> None:
 
 def draw_places(series: Mapping[str, Sequence[Place]]) -> Figure:
     """Draws what IN is worth at each of the twelve places, by label, with intervals; where that is sure, filled."""
-    marks = {label: [Mark(*place) for place in places] for label, places in series.items()}
-    return draw_marks(marks, PLACE_NAMES, "mAP with IN minus without; filled: decided")
+    return draw_picture(show_places("effects at the twelve places", series))
 
 
-def draw_marks(series: Mapping[str, Sequence[Mark | None]], ticks: Sequence[str], y_name: str) -> Figure:
-    """Draws values with intervals side by side.
-
-    Args:
-        series: By label, one mark for each tick; None: nothing there.
-        ticks: What the marks are of; a name's last word goes to a line of its own.
-        y_name: What the values are.
-    """
+def draw_picture(picture: Picture) -> Figure:
+    """Draws values with intervals side by side; the last word of a tick's name goes to a line of its own."""
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0, color=TEXT, lw=0.8)
-    step = min(0.3, 0.7 / len(series))
-    for number, (label, marks) in enumerate(series.items()):
+    step = min(0.3, 0.7 / len(picture.series))
+    for number, (label, marks) in enumerate(picture.series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        shift = step * (number - (len(series) - 1) / 2)
+        shift = step * (number - (len(picture.series) - 1) / 2)
         shown = [(i + shift, mark) for i, mark in enumerate(marks) if mark is not None]
-        for first, (x, mark) in zip([True, *[False] * len(shown)], shown, strict=False):
+        for i, (x, mark) in enumerate(shown):
             axes.plot([x] * 2, [mark.low, mark.high], color=colour, lw=2, solid_capstyle="butt")
             axes.plot(x, mark.value, MARKERS[number % len(MARKERS)], color=colour, ms=7,
-                      fillstyle="full" if mark.is_filled else "none", label=label if first else None)  # fmt: skip
-    if len(series) > 1:
+                      fillstyle="full" if mark.is_filled else "none", label=label if i == 0 else None)  # fmt: skip
+    if len(picture.series) > 1:
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set_xticks(range(len(ticks)), ["\n".join(name.rsplit(" ", 1)) for name in ticks], fontsize=8)
+    ticks = ["\n".join(name.rsplit(" ", 1)) for name in picture.ticks]
+    axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
     axes.set_xlim(-0.5, len(ticks) - 0.5)
-    axes.set_ylabel(y_name, fontsize=9)
+    axes.set_ylabel(picture.y_name, fontsize=9)
     _plain(axes)
     return figure
 
