@@ -79,6 +79,11 @@ where it was trained), once by the trainings of the choices that the table has. 
 nearer to the mean: the two columns must not be compared with each other. Brackets show where the share of a choice
 would lie if it were trained once (95 %; the mean of the ends over the seeds).
 
+*All seeds together*: one order for each method, by the mean of the ranks that its searches give, as `tools.agreement`
+makes it of several searches, and its first of all 4,096. Intervals are the bootstrap's over architectures, for these
+searches alone, and of the last column for one training: how much other seeds would change, a single order of each
+method cannot say.
+
 For comparison: a random order, the mean and the range of 95 %. The fewest instance norms first, a direction that
 trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an
 order without any error would score: noise of the trainings keeps even that from agreeing with them. The noise is

@@ -1,4 +1,4 @@
-"""How far several searches agree: on each block's candidate, and in how they rank all genotypes.
+"""How far several searches agree: on each block's candidate, and how they rank all genotypes; what they say together.
 
 Fleiss' kappa takes the six blocks as what is rated and the searches as raters: 1 is full agreement, 0 what chance gives
 to raters who name each candidate as often as these do. Searches that all find the same candidate in all blocks have no
@@ -91,6 +91,20 @@ def correlate_rankings(one: np.ndarray | None, other: np.ndarray | None) -> floa
         return float("nan")
     both = np.isfinite(one) & np.isfinite(other)
     return float(stats.kendalltau(one[both], other[both]).statistic) if both.sum() > 1 else float("nan")
+
+
+def combine_rankings(rankings: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts rankings together by their mean ranks, which do not depend on the unit of their scores.
+
+    Args:
+        rankings: Scores of the genotypes, (4096,) each, higher is better; NaN: none.
+
+    Returns:
+        (4096,), higher is better; NaN where one of them has no score. Scores that are equal share their mean rank.
+    """
+    scores = np.array(rankings)
+    scores[:, np.isnan(scores).any(axis=0)] = np.nan
+    return stats.rankdata(scores, axis=1, nan_policy="omit").mean(axis=0)
 
 
 def _compute_kappa(genotypes: np.ndarray) -> float:

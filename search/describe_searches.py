@@ -45,6 +45,15 @@ ANSWERS_HEADER = (
     "its answers: better than, all predicted",
     "its trained answers: better than",
 )
+TOGETHER_HEADER = (
+    "all seeds together",
+    "seeds",
+    "images passed",
+    "tau",
+    "above a single search",
+    "its first",
+    "better than, predicted",
+)
 
 
 def describe_searches(table: Table, folder: Path) -> Section:
@@ -65,6 +74,7 @@ def describe_searches(table: Table, folder: Path) -> Section:
     parts = [
         _describe_orders(searches, fewest),
         _describe_answers(table, judge, searches, fewest),
+        _describe_together(searches),
         f"{_say_what_is_sure(searches)}\n",
         f"{_say_what_is_decided(searches)}\n",
         f"{_say_how_the_aim_is_met(judge, searches, fewest)}\n",
@@ -107,6 +117,15 @@ def _describe_answers(table: Table, judge: Judge, searches: Sequence[SearchStudy
             for name, answers in shown
         ]  # fmt: skip
     return format_markdown(ANSWERS_HEADER, rows)
+
+
+def _describe_together(searches: Sequence[SearchStudy]) -> str:
+    rows = [
+        (f"`{s.method}`", str(s.tau.num), f"{s.together.image_passes:,}", format_interval(s.together.tau, ".2f"),
+         format_interval(s.together.above_one, "+.2f"), s.together.answer, format_interval(s.together.predicted, ".0%"))
+        for s in searches if s.together
+    ]  # fmt: skip
+    return format_markdown(TOGETHER_HEADER, rows) if rows else ""
 
 
 def _format_trained(answers: Answers, num: int) -> str:

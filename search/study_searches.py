@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_INS
+from search.agreement import combine_rankings
 from search.answer import list_digits
 from search.compare import Mean, estimate, estimate_difference, estimate_unpaired_difference
 from search.confirm import PLAIN
@@ -87,6 +88,24 @@ class Answers(NamedTuple):
     num_trained: int
 
 
+class Together(NamedTuple):
+    """What the mean ranks of a method's searches are worth.
+
+    Attributes:
+        image_passes: Of all these searches.
+        tau: Their tau-b with the order by the unseen domains, with the bootstrap's interval over architectures.
+        above_one: By how much that is above the searches' mean, the same architectures drawn for both.
+        answer: The genotype that they have first, in digits; of several the first by their digits.
+        predicted: Share of the table's other networks that it is better than, as these others' effects predict it.
+    """
+
+    image_passes: int
+    tau: Interval
+    above_one: Interval
+    answer: str
+    predicted: Interval
+
+
 class Verdicts(NamedTuple):
     """What the table's fit says of what searches call decided.
 
@@ -119,6 +138,7 @@ class SearchStudy:
         regret_of_ten: By how much the best of its first ten is.
         answers: What its answers are worth.
         first_round: What they would be before they were confirmed, of a design; None: none is confirmed.
+        together: What all seeds' mean ranks are worth; None: there is but one.
         by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
         places: Of the places that it calls decided.
         blocks: Of the blocks.
@@ -136,6 +156,7 @@ class SearchStudy:
     regret_of_ten: Mean
     answers: Answers
     first_round: Answers | None
+    together: Together | None
     by_domain: Mapping[str, float]
     places: Verdicts
     blocks: Verdicts
@@ -251,6 +272,7 @@ def _study_method(
         above_paper_over_seeds=_compare_taus(searches, others),
         answers=_study_answers([run.answer for run in runs], [run.image_passes for run in runs]),
         first_round=_study_first_round(judge, runs) if all(run.confirmed for run in runs) else None,
+        together=_study_together(judge, runs) if len(runs) > 1 else None,
         by_domain={name: float(np.mean([j.measure(r).tau for r in rankings])) for name, j in domains.items()},
         places=_count([run.places for run in runs]),
         blocks=_count([run.blocks for run in runs]),
@@ -273,6 +295,19 @@ def _study_first_round(judge: Judge, runs: Sequence[_Search]) -> Answers:
     firsts = [list_digits()[int(np.nanargmax(run.scores))] for run in runs]
     passes = [run.image_passes * (1 - run.confirmed) for run in runs]
     return _study_answers([judge.score_answer(first) for first in firsts], passes)
+
+
+def _study_together(judge: Judge, runs: Sequence[_Search]) -> Together:
+    rankings = [run.scores for run in runs]
+    combined = combine_rankings(rankings)
+    answer = list_digits()[int(np.argmax(combined))]
+    return Together(
+        sum(run.image_passes for run in runs),
+        judge.estimate_mean_tau([combined]),
+        judge.estimate_mean_tau_difference([combined], rankings),
+        answer,
+        judge.predict_share(answer),
+    )
 
 
 def _count(signs: Iterable[Iterable[bool | None]]) -> Verdicts:

@@ -1,11 +1,12 @@
 """Shows how far several searches agree: other seeds, other folds, other methods.
 
-    python -m tools.agreement log/search_1 log/search_2 log/search_3 --output agreement.png
+    python -m tools.agreement log/search_1 log/search_2 log/search_3 --output agreement.png --scores together.txt
 
 Each is a search's folder (genotype.json and, if it ranks, ranking.npz) or a text file of scores, see
 tools.judge_search. The table counts how many searches found each candidate in each block. Below: Fleiss' kappa, 1 for
-full agreement and 0 for what chance gives, and Kendall's tau-b between the rankings of all 4,096 genotypes. The picture
-shows the votes, and tau for each pair. Exit code 2 after a user error.
+full agreement and 0 for what chance gives, Kendall's tau-b between the rankings of all 4,096 genotypes, and the first
+ten by their mean ranks, all of which --scores writes as a text file of scores. The picture shows the votes, and tau for
+each pair. Exit code 2 after a user error.
 """
 
 import argparse
@@ -16,14 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES
-from search.agreement import Agreement, compare_searches
+from search.agreement import Agreement, combine_rankings, compare_searches
+from search.answer import list_digits
 from search.format_values import format_interval
-from search.submission import read_submission
+from search.submission import Submission, read_submission
 from utils.drawing import Axes, Figure
+from utils.errors import UserError
+from utils.files import write_atomically
 from utils.log import format_table
 from utils.plots import save_figure
 from utils.printable import make_printable
 from utils.tool import tool
+
+NUM_SHOWN = 10  # of the genotypes that are first by the mean ranks
 
 
 def format_agreement(agreement: Agreement) -> str:
@@ -38,6 +44,19 @@ def format_agreement(agreement: Agreement) -> str:
         else "fewer than two of them rank the genotypes",
     ]
     return "\n\n".join([format_table(("block", *CANDIDATE_NAMES), rows), "\n".join(lines)])
+
+
+def list_mean_ranks(searches: Sequence[Submission]) -> dict[str, float]:
+    """Lists genotypes, in digits, with the mean of their ranks, the best and highest first; 4,096 is the best possible.
+
+    Returns:
+        Without genotypes that a ranking search leaves out; empty where fewer than two searches rank.
+    """
+    rankings = [search.scores for search in searches if search.scores is not None]
+    if len(rankings) < 2:
+        return {}
+    ranks, digits = combine_rankings(rankings), list_digits()
+    return {digits[i]: float(ranks[i]) for i in np.argsort(-ranks, kind="stable") if np.isfinite(ranks[i])}
 
 
 def draw_agreement(agreement: Agreement, names: Sequence[str]) -> Figure:
@@ -82,13 +101,20 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("searches", type=Path, nargs="+", metavar="SEARCH")
     parser.add_argument("--output", type=Path, metavar="FILE", help="picture to write, .png or .svg")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="text file to write, of their mean ranks")
     given = parser.parse_args(words)
     searches = [read_submission(path) for path in given.searches]
-    agreement = compare_searches(searches)
+    agreement, ranks = compare_searches(searches), list_mean_ranks(searches)
+    if given.scores:
+        if not ranks:
+            raise UserError("--scores needs two or more searches that rank, and genotypes that all of these rank")
+        write_atomically(given.scores, "".join(f"{digits} {rank}\n" for digits, rank in ranks.items()))
     if given.output:
         save_figure(draw_agreement(agreement, [str(path) for path in given.searches]), given.output)
     print(format_table(("search", "found"), [(p, s.digits) for p, s in zip(given.searches, searches, strict=True)]))
     print(f"\n{format_agreement(agreement)}")
+    if ranks:
+        print(f"first by their mean ranks: {' '.join(list(ranks)[:NUM_SHOWN])}")
     return 0
 
 

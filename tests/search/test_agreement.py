@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.agreement import compare_searches, count_votes, estimate_kappa
+from search.agreement import combine_rankings, compare_searches, count_votes, estimate_kappa
 from search.submission import Submission
 from utils.errors import UserError
 
@@ -48,3 +48,20 @@ def test_rankings_are_correlated_where_there_are_any():
     assert found.pair_taus.tolist() == [found.taus[0, 1]]
     with pytest.raises(UserError, match="between two or more"):
         compare_searches(submissions("000000"))
+
+
+def test_rankings_together_have_the_mean_of_their_ranks():
+    one, other = np.array([0.1, 0.4, 0.2, np.nan, 0.2]), np.array([30.0, 10.0, 20.0, 0.0, -1e9])
+    found = combine_rankings([one, other])
+    assert found.tolist()[:3] == [(1 + 4) / 2, (4 + 2) / 2, (2.5 + 3) / 2]
+    assert np.isnan(found[3]) and found[4] == (2.5 + 1) / 2
+    assert np.nanargmax(found) == 1
+    assert one[3] != one[3] and other[3] == 0, "the searches' scores are left as they are"
+
+
+def test_rankings_together_are_nearer_to_the_truth_than_each():
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=4096)
+    rankings = [np.exp(truth + generator.normal(size=4096)) * unit for unit in (1, 1000, 1e-6)]
+    taus = [stats.kendalltau(ranking, truth).statistic for ranking in rankings]
+    assert stats.kendalltau(combine_rankings(rankings), truth).statistic > max(taus) + 0.1

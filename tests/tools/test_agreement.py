@@ -2,14 +2,17 @@
 
 import os
 import shutil
+from pathlib import Path
 from xml.dom import minidom
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from genotype import Genotype
-from search.answer import write_ranking
+from search.answer import list_digits, write_ranking
+from search.submission import read_submission
 from tools.agreement import main
 
 
@@ -34,6 +37,28 @@ def test_table_and_picture(runs, tmp_path, capsys):
     assert "Kendall's tau-b between rankings: mean 0.3" in text
     with Image.open(tmp_path / "picture.png") as image:
         assert min(image.size) > 400
+
+
+def test_searches_together_are_a_ranking_of_their_own(runs, tmp_path, capsys):
+    """Its first ten are printed; the file is one that this tool and the judge read."""
+    path = tmp_path / "together.txt"
+    assert main([*runs, "--scores", str(path)]) == 0
+    (shown,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first by their mean ranks")]
+    together = read_submission(path)
+    scores = [read_submission(Path(run)).scores for run in runs]
+    assert np.array_equal(together.scores, stats.rankdata(scores, axis=1).mean(axis=0))
+    first = [list_digits()[i] for i in np.argsort(-together.scores)[:10]]
+    assert shown.split()[-10:] == first and together.digits == first[0]
+
+
+def test_no_ranks_together_without_two_rankings(runs, tmp_path, capsys):
+    for run in runs[1:]:
+        (Path(run) / "ranking.npz").unlink()
+    assert main(runs) == 0
+    assert "first by" not in capsys.readouterr().out
+    assert main([*runs, "--scores", str(tmp_path / "together.txt")]) == 2
+    assert "two or more searches that rank" in capsys.readouterr().err
+    assert not (tmp_path / "together.txt").exists()
 
 
 def test_user_errors_are_one_line(runs, tmp_path, capsys):

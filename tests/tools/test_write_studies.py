@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from search.answer import list_digits
 from search.compare import Comparison
 from search.orders import Interval
 from search.study_drawn import LeftOutStudy
@@ -37,6 +38,7 @@ def test_readme_says_what_the_page_says():
     names = {"the paper's method": "`gumbel`", "the same, `nas.candidates shared`": "`gumbel_shared`",
              "[a designed search]": "`design`", "the best of as many random": "the best of [^|]+ random [^|]+",
              "no search: fewest": "fewest norms first", "the true order": "the true order"}  # fmt: skip
+    drawn, real = (text.split("| all seeds together |")[0] for text in (drawn, real))
     for start, name in names.items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| {start}")).strip("| ").split(" | ")
         for tau, answer, text in ((row[1], row[3], drawn), (row[2], row[4], real)):
@@ -104,6 +106,10 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert " each (-1." in gap and float(gap[:5]) == pytest.approx(-2 * tau, abs=0.015)  # of two rounded ones
     assert rows["| `once`"][5].startswith("+0.00 (") and rows["| `gumbel`"][5] == "–"
     assert rows["| `gumbel`"][4].startswith("+0.") and rows["| `gumbel`"][3].startswith(f"{tau} each (0.")
+    together = whole.split("| all seeds together |")[1].split("\n\n")[0]
+    first = list_digits()[TRUTH.argmax()]
+    assert f"| `gumbel` | 2 | 1,000 | {tau} (0." in together and f") | +0.00 (+0.00 … +0.00) | {first} | " in together
+    assert "| `opposite` | 2 |" in together and "`once`" not in together
     assert "| the best of 1 random networks, 10 epochs | " in whole  # for 2.8 times 500 images
     assert "Above `gumbel`: none. Below `gumbel`: `opposite`." in whole
     assert "Called decided, over all seeds, right / wrong / open: nothing." in whole
