@@ -16,7 +16,8 @@ NO_ERROR = (
 )
 TAUGHT_BY = {
     "train": "The probabilities were learnt on the people and cameras that the weights were learnt on.",
-    "held_out": "The probabilities were learnt on cameras that the weights never saw, but on the same people.",
+    "held_out": "The probabilities were learnt on cameras that the weights never saw, but on the same people. On real "
+    "images, seeds were then sure of different candidates (docs/search.md).",
 }
 
 

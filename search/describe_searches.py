@@ -206,7 +206,11 @@ def _say_what_is_decided(searches: Sequence[SearchStudy]) -> str:
         for kind, verdicts in (("places", s.places), ("blocks", s.blocks))
         if any(verdicts)
     ]
-    return f"Called decided, over all seeds, right / wrong / open: {'; '.join(parts) or 'nothing'}."
+    agreeing = [f"`{s.method}` {same} of {pairs}" for s in searches for same, pairs in [s.agreeing] if pairs]
+    text = f"Called decided, over all seeds, right / wrong / open: {'; '.join(parts) or 'nothing'}."
+    if agreeing:
+        text += f" Where two seeds call the same block decided, they name the same candidate: {'; '.join(agreeing)}."
+    return text
 
 
 def _say_how_the_aim_is_met(judge: Judge, searches: Sequence[SearchStudy], fewest: Judgement) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +143,7 @@ class SearchStudy:
         by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
         places: Of the places that it calls decided.
         blocks: Of the blocks.
+        agreeing: Where two searches call the same block decided: how often with the same candidate, and how often at all.
     """
 
     method: str
@@ -160,6 +162,7 @@ class SearchStudy:
     by_domain: Mapping[str, float]
     places: Verdicts
     blocks: Verdicts
+    agreeing: tuple[int, int]
 
 
 class _Search(NamedTuple):
@@ -171,6 +174,7 @@ class _Search(NamedTuple):
     image_passes: int
     places: Sequence[bool | None]  # of ``_compare_places``
     blocks: Sequence[bool | None]
+    decided: Mapping[str, str]  # candidates of the blocks that it calls decided
     confirmed: float  # share of its image passes
 
 
@@ -243,6 +247,7 @@ def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path)
         found["costs"]["image_passes"],
         list(_compare_places(found.get("places", ()), judge.fit.places)),
         list(_compare_blocks(found.get("blocks", ()), judge.fit.blocks)),
+        _list_decided(found.get("blocks", ())),
         confirmed,
     )
 
@@ -276,6 +281,7 @@ def _study_method(
         by_domain={name: float(np.mean([j.measure(r).tau for r in rankings])) for name, j in domains.items()},
         places=_count([run.places for run in runs]),
         blocks=_count([run.blocks for run in runs]),
+        agreeing=_count_agreeing([run.decided for run in runs]),
     )
 
 
@@ -338,7 +344,18 @@ def _compare_places(found: Iterable[Mapping[str, Any]], truth: Sequence[Place]) 
 
 def _compare_blocks(found: Iterable[Mapping[str, Any]], truth: Sequence[BlockEffects]) -> Iterator[bool | None]:
     """The same of blocks: whether the candidate that the search calls decided is the table's."""
-    decided = {block["block"]: block["candidate"] for block in found if block["decided"]}
+    decided = _list_decided(found)
     for name, block in zip(BLOCK_NAMES, truth, strict=True):
         if name in decided:
             yield decided[name] == CANDIDATE_NAMES[block.best] if block.is_decided else None
+
+
+def _list_decided(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Lists the candidates of the blocks that a search calls decided, by block."""
+    return {block["block"]: block["candidate"] for block in found if block["decided"]}
+
+
+def _count_agreeing(runs: Sequence[Mapping[str, str]]) -> tuple[int, int]:
+    """Counts where two searches decide the same block: with the same candidate, and in all."""
+    agree = [one[name] == other[name] for one, other in combinations(runs, 2) for name in one.keys() & other.keys()]
+    return sum(agree), len(agree)

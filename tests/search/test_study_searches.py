@@ -109,12 +109,14 @@ def test_blocks_that_are_called_decided(tmp_path):
         write_search(tmp_path / f"bold-seed{seed}", TRUTH)
         said = {"block": name, "candidate": candidate, "decided": True}
         change_found(tmp_path / f"bold-seed{seed}", lambda found, said=said: {**found, "blocks": [said]})
-    assert next(s for s in study_all(table, tmp_path)).blocks == (2, 1, 0)
+    bold = next(s for s in study_all(table, tmp_path))
+    assert bold.blocks == (2, 1, 0) and bold.agreeing == (1, 3)
     undecided = [n for b, n in zip(judge.fit.blocks, BLOCK_NAMES, strict=True) if not b.is_decided]
     said = [{"block": n, "candidate": best, "decided": True} for n in undecided]
     write_search(tmp_path / "rash-seed1", TRUTH)
     change_found(tmp_path / "rash-seed1", lambda found: {**found, "blocks": said})
-    assert {s.method: s for s in study_all(table, tmp_path)}["rash"].blocks == (0, 0, len(undecided))
+    rash = {s.method: s for s in study_all(table, tmp_path)}["rash"]
+    assert rash.blocks == (0, 0, len(undecided)) and rash.agreeing == (0, 0)
 
 
 def test_first_round_of_a_design_answers_with_its_orders_first(tmp_path):
