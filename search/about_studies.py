@@ -69,7 +69,8 @@ architectures alone; in brackets, the bootstrap's interval over architectures, f
 for how far it is above the order of the fewest norms (which has no seeds) and above `gumbel` (± paired where seeds and
 folds are the same, Welch's otherwise). Each comparison is at 95 % by itself. Where all seeds gave one value there is
 no ±, but "each". Of the places and blocks that a search calls decided it is said how often the table's fit decides the
-same (right), otherwise (wrong), or nothing (open). An image costs a super-network more than a
+same (right), otherwise (wrong), or nothing (open), and how many pairs of seeds that call the same block decided name
+the same candidate. An image costs a super-network more than a
 child: several times as much with four separate candidates, less with shared ones ([costs](search.md#measured)).
 
 *Answers*: "its first" and "its first ten" are taken among the trained networks, not all 4,096; their ± are rough, as
@@ -80,9 +81,9 @@ nearer to the mean: the two columns must not be compared with each other. Bracke
 would lie if it were trained once (95 %; the mean of the ends over the seeds).
 
 *All seeds together*: one order for each method, by the mean of the ranks that its searches give, as `tools.agreement`
-makes it of several searches, and its first of all 4,096. Intervals are the bootstrap's over architectures, for these
-searches alone, and of the last column for one training: how much other seeds would change, a single order of each
-method cannot say.
+makes it of several searches, and its first of all 4,096, not confirmed. *Above their mean*: above what these searches
+have by themselves. Intervals are the bootstrap's over architectures, for these searches alone, in the last column for
+one training; nothing here says how far other seeds would change them, since each method has only one such order.
 
 For comparison: a random order, the mean and the range of 95 %. The fewest instance norms first, a direction that
 trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an

@@ -50,7 +50,7 @@ TOGETHER_HEADER = (
     "seeds",
     "images passed",
     "tau",
-    "above a single search",
+    "above their mean",
     "its first",
     "better than, predicted",
 )
@@ -209,7 +209,7 @@ def _say_what_is_decided(searches: Sequence[SearchStudy]) -> str:
     agreeing = [f"`{s.method}` {same} of {pairs}" for s in searches for same, pairs in [s.agreeing] if pairs]
     text = f"Called decided, over all seeds, right / wrong / open: {'; '.join(parts) or 'nothing'}."
     if agreeing:
-        text += f" Where two seeds call the same block decided, they name the same candidate: {'; '.join(agreeing)}."
+        text += f" Pairs of seeds that call the same block decided, and name the same candidate: {'; '.join(agreeing)}."
     return text
 
 

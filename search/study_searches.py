@@ -93,7 +93,7 @@ class Together(NamedTuple):
     """What the mean ranks of a method's searches are worth.
 
     Attributes:
-        image_passes: Of all these searches.
+        image_passes: Of all these searches, without networks trained anew.
         tau: Their tau-b with the order by the unseen domains, with the bootstrap's interval over architectures.
         above_one: By how much that is above the searches' mean, the same architectures drawn for both.
         answer: The genotype that they have first, in digits; of several the first by their digits.
@@ -143,7 +143,8 @@ class SearchStudy:
         by_domain: Tau-b with the order by each unseen domain, mean over the searches; none where there is but one.
         places: Of the places that it calls decided.
         blocks: Of the blocks.
-        agreeing: Where two searches call the same block decided: how often with the same candidate, and how often at all.
+        agreeing: Pairs of searches that call the same block decided: how many name the same candidate, and how many
+            there are.
     """
 
     method: str
@@ -299,8 +300,12 @@ def _study_answers(answers: Sequence[AnswerScore], image_passes: Sequence[float]
 def _study_first_round(judge: Judge, runs: Sequence[_Search]) -> Answers:
     """Studies what designs would answer if they did not confirm: what their orders have first."""
     firsts = [list_digits()[int(np.nanargmax(run.scores))] for run in runs]
-    passes = [run.image_passes * (1 - run.confirmed) for run in runs]
-    return _study_answers([judge.score_answer(first) for first in firsts], passes)
+    return _study_answers([judge.score_answer(first) for first in firsts], [_count_first_round(run) for run in runs])
+
+
+def _count_first_round(run: _Search) -> float:
+    """Counts a search's image passes without those of networks trained anew."""
+    return run.image_passes * (1 - run.confirmed)
 
 
 def _study_together(judge: Judge, runs: Sequence[_Search]) -> Together:
@@ -308,7 +313,7 @@ def _study_together(judge: Judge, runs: Sequence[_Search]) -> Together:
     combined = combine_rankings(rankings)
     answer = list_digits()[int(np.argmax(combined))]
     return Together(
-        sum(run.image_passes for run in runs),
+        round(sum(_count_first_round(run) for run in runs)),
         judge.estimate_mean_tau([combined]),
         judge.estimate_mean_tau_difference([combined], rankings),
         answer,

@@ -23,7 +23,7 @@ from search.format_values import format_interval
 from search.submission import Submission, read_submission
 from utils.drawing import Axes, Figure
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import check_writable, write_atomically
 from utils.log import format_table
 from utils.plots import save_figure
 from utils.printable import make_printable
@@ -47,7 +47,7 @@ def format_agreement(agreement: Agreement) -> str:
 
 
 def list_mean_ranks(searches: Sequence[Submission]) -> dict[str, float]:
-    """Lists genotypes, in digits, with the mean of their ranks, the best and highest first; 4,096 is the best possible.
+    """Lists genotypes, in digits, with the mean of their ranks, the highest and best first.
 
     Returns:
         Without genotypes that a ranking search leaves out; empty where fewer than two searches rank.
@@ -101,20 +101,23 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("searches", type=Path, nargs="+", metavar="SEARCH")
     parser.add_argument("--output", type=Path, metavar="FILE", help="picture to write, .png or .svg")
-    parser.add_argument("--scores", type=Path, metavar="FILE", help="text file to write, of their mean ranks")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="text file to write, of the mean ranks")
     given = parser.parse_args(words)
     searches = [read_submission(path) for path in given.searches]
     agreement, ranks = compare_searches(searches), list_mean_ranks(searches)
     if given.scores:
+        check_writable(given.scores, *given.searches, *([given.output] if given.output else []))
         if not ranks:
             raise UserError("--scores needs two or more searches that rank, and genotypes that all of these rank")
-        write_atomically(given.scores, "".join(f"{digits} {rank}\n" for digits, rank in ranks.items()))
     if given.output:
         save_figure(draw_agreement(agreement, [str(path) for path in given.searches]), given.output)
+    if given.scores:
+        write_atomically(given.scores, "".join(f"{digits} {rank}\n" for digits, rank in ranks.items()))
     print(format_table(("search", "found"), [(p, s.digits) for p, s in zip(given.searches, searches, strict=True)]))
     print(f"\n{format_agreement(agreement)}")
     if ranks:
-        print(f"first by their mean ranks: {' '.join(list(ranks)[:NUM_SHOWN])}")
+        num = sum(search.scores is not None for search in searches)
+        print(f"first by the mean ranks of the {num} that rank: {' '.join(list(ranks)[:NUM_SHOWN])}")
     return 0
 
 

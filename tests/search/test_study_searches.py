@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_INS, Genotype
-from search.answer import Answer, BlockAnswer, write_ranking
+from search.answer import Answer, BlockAnswer, list_digits, write_ranking
 from search.judge import Judge
 from search.places import PLACE_NAMES, Place
 from search.study_searches import FEWEST_NORMS, judge_fewest_norms, list_searches, study_searches
@@ -97,6 +97,24 @@ def test_answers_that_were_not_trained(tmp_path):
     assert known.predicted.value == pytest.approx(shares[0].value)
     assert mixed.trained == pytest.approx(known.trained) == pytest.approx(answers[0].percentile.value)
     assert shares[1].low < shares[1].value <= judge.predicted_shares[1] <= 1
+
+
+def test_searches_together(tmp_path):
+    """Two that err independently are better together than each, and answer with a network that neither has first."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, TRUTH.std(), (2, 4096))
+    for seed in (1, 2):
+        write_search(tmp_path / f"noisy-seed{seed}", TRUTH + noise[seed - 1])
+    table = simulate()
+    judge, found = make_judge(table), next(s for s in study_all(table, tmp_path))
+    taus = [judge.measure(TRUTH + n).tau for n in noise]
+    together, ranks = found.together, stats.rankdata(TRUTH + noise, axis=1).mean(axis=0)
+    assert together.tau.value == pytest.approx(judge.measure(ranks).tau) and together.tau.value > max(taus)
+    assert together.above_one.value > 0
+    assert together.above_one.value == pytest.approx(together.tau.value - np.mean(taus), abs=0.01)
+    assert together.answer == list_digits()[ranks.argmax()]
+    assert together.answer not in [list_digits()[(TRUTH + n).argmax()] for n in noise]
+    assert together.predicted == judge.predict_share(together.answer) and together.image_passes == 1000
 
 
 def test_blocks_that_are_called_decided(tmp_path):

@@ -13,7 +13,7 @@ from search.orders import Interval
 from search.study_drawn import LeftOutStudy
 from search.table import Table, append_rows
 from tests.search.test_studies import UNSEEN, simulate
-from tests.search.test_study_searches import TRUTH, write_search
+from tests.search.test_study_searches import TRUTH, change_found, write_search
 from tools import write_studies as module
 from tools.write_studies import Studied, main
 
@@ -129,6 +129,19 @@ def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
         )
         assert ("most draws of 32 cannot tell" in shown) == (folds == 15)
         assert "too few" not in shown and "picked by hand" not in shown
+
+
+def test_seeds_that_decide_the_same_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    sentence = "Pairs of seeds that call the same block decided, and name the same candidate: "
+    folders = [tmp_path / "searches" / "simulated" / f"gumbel-seed{seed}" for seed in (1, 2, 3)]
+    for folder in folders:
+        write_search(folder, TRUTH)
+    assert sentence not in module.describe_run_searches(Studied(simulate(0.02), {})).text
+    for folder, candidate in zip(folders, ("OSBlock", "OSBlockINv1", "OSBlock"), strict=True):
+        said = {"block": "conv2-1", "candidate": candidate, "decided": True}
+        change_found(folder, lambda found, said=said: {**found, "blocks": [said]})
+    assert f"{sentence}`gumbel` 1 of 3." in module.describe_run_searches(Studied(simulate(0.02), {})).text
 
 
 def test_table_that_is_nothing_but_noise_has_no_true_order_to_reach(tmp_path, monkeypatch):
