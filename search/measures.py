@@ -70,16 +70,20 @@ def expect_random(truth: np.ndarray) -> Measures:
 
 
 def spread_random(truth: np.ndarray) -> tuple[Measures, Measures]:
-    """Simulates between which measures 95 % of random orders lie."""
+    """Finds between which measures 95 % of random orders lie, exactly for the first, of which each has the same chance.
+
+    The others are simulated.
+    """
     count = len(truth)
     orders = np.random.default_rng(0).permuted(np.tile(np.arange(count), (NUM_RANDOM, 1)), axis=1)
-    first = orders.argmax(axis=1)
     of_ten = truth[np.argsort(-orders, axis=1)[:, :FIRST]].max(axis=1)
     top = _find_top(truth)
     taus, top_taus = _correlate(orders, truth), _correlate(orders[:, top], truth[top])
-    draws = [taus, top_taus, truth.max() - truth[first], truth.max() - of_ten, compute_percentiles(truth)[first]]
-    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2], axis=1, method="inverted_cdf")
-    return Measures(*low.tolist()), Measures(*high.tolist())
+    found = [taus, top_taus, truth.max() - truth, truth.max() - of_ten, compute_percentiles(truth)]
+    low, high = zip(
+        *(np.quantile(v, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf").tolist() for v in found), strict=True
+    )
+    return Measures(*low), Measures(*high)
 
 
 def compute_percentiles(truth: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -60,7 +60,7 @@ def _are_places(value: Any) -> bool:
 
 
 _FOUND: dict[str, Fits] = {
-    "method": (is_text, "text"),
+    "method": (lambda v: is_text(v) and v, "a name"),
     "seed": is_whole(0, 10**19),
     "epochs": is_whole(1, 10**9),
     "costs": (_is_cost, "image_passes, a whole number from 1 on"),
@@ -183,17 +183,32 @@ def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
     """Lists the folders METHOD-seedN below a folder, by method and seed; none where that does not exist.
 
     Raises:
-        UserError: a folder has another name.
+        UserError: something else is there.
     """
-    if not folder.is_dir():
-        return {}
     methods: dict[str, dict[int, Path]] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for path in _list_entries(folder):
         match = re.fullmatch(r"(.+)-seed(0|[1-9][0-9]{0,18})", path.name)
-        if match is None:
+        if match is None or not path.is_dir():
             raise UserError(f"{path}: expected is a folder METHOD-seedN with a search's genotype.json and ranking.npz")
         methods.setdefault(match[1], {})[int(match[2])] = path
     return methods
+
+
+def check_places(folder: Path, tables: Collection[str]) -> None:
+    """Checks that searches below a folder lie in folders of tables, so that none is left out.
+
+    Raises:
+        UserError: something else is there.
+    """
+    for path in _list_entries(folder):
+        if path.name not in tables:
+            raise UserError(f"{path}: expected is a folder with a table's name, {', '.join(sorted(tables))}")
+
+
+def _list_entries(folder: Path) -> list[Path]:
+    """Lists what a folder, which need not exist, holds beside notes: folders, and files that are named as searches."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [p for p in entries if p.is_dir() or re.match(".+-seed[0-9]", p.name)]
 
 
 def study_searches(table: Table, judge: Judge, methods: Mapping[str, Mapping[int, Path]]) -> list[SearchStudy]:

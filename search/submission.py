@@ -2,6 +2,7 @@
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,15 @@ import numpy as np
 
 from genotype import NUM_GENOTYPES, Genotype, is_digits
 from search.answer import RANKING_NAME, list_digits
+from utils.checks import Fits, find_misfit, is_text
 from utils.errors import UserError
 from utils.read_arrays import read_arrays
 from utils.read_file import read_text
 
+ANSWER_NAME = "genotype.json"
+_FOUND: dict[str, Fits] = {
+    "sources": (lambda v: isinstance(v, list) and all(map(is_text, v)), "a list of data sets' names"),
+}  # what is read of how a search was found
 _SCORE = re.compile(r"[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
 
 
@@ -47,16 +53,22 @@ def read_submission(path: Path) -> Submission:
     Raises:
         UserError: nothing of that kind there; the message names the file and line.
     """
-    if path.is_dir():
-        ranking = path / RANKING_NAME
-        if not os.path.lexists(path / "genotype.json"):
-            raise UserError(f"{path} has no genotype.json: it is no search's folder, or the search has not ended")
-        genotype = Genotype.from_json(path / "genotype.json")
-        sources = genotype.found.get("sources")
-        sources = [s for s in sources if isinstance(s, str)] if isinstance(sources, list) else []
-        scores = read_ranking(ranking) if os.path.lexists(ranking) else None
-        return Submission(path.resolve().name, genotype.digits, scores, sources, genotype.found)
-    return _read_lines(path)
+    if not path.is_dir():
+        return _read_lines(path)
+    answer, ranking = list_files(path)
+    if not os.path.lexists(answer):
+        raise UserError(f"{path} has no {ANSWER_NAME}: it is no search's folder, or the search has not ended")
+    genotype = Genotype.from_json(answer)
+    if misfit := find_misfit(genotype.found, _FOUND):
+        raise UserError(f"{answer}: {misfit}")
+    scores = read_ranking(ranking) if os.path.lexists(ranking) else None
+    sources = genotype.found.get("sources", [])
+    return Submission(path.resolve().name, genotype.digits, scores, sources, genotype.found)
+
+
+def list_files(path: Path) -> list[Path]:
+    """Lists the files that a search is read from: those of a folder, there or not, or the text file itself."""
+    return [path / ANSWER_NAME, path / RANKING_NAME] if path.is_dir() else [path]
 
 
 def read_ranking(path: Path) -> np.ndarray:
@@ -84,9 +96,9 @@ def _read_lines(path: Path) -> Submission:
         digits, text = [*line.strip().split(maxsplit=1), ""][:2]
         if not is_digits(digits) or digits in scores:
             problem = "is there twice" if digits in scores else "is no genotype: six digits from 0 to 3, then a space"
-            raise UserError(f"{path}, line {number}: {digits!r} {problem}")
+            raise UserError(f"{path}, line {number}: {reprlib.repr(digits)} {problem}")
         if not _SCORE.fullmatch(text):
-            raise UserError(f"{path}, line {number}: {text!r} is no score; expected DIGITS SCORE")
+            raise UserError(f"{path}, line {number}: {reprlib.repr(text)} is no score; expected DIGITS SCORE")
         scores[digits] = float(text)
         if not np.isfinite(scores[digits]):
             raise UserError(f"{path}, line {number}: the score is not finite")

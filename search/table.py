@@ -92,6 +92,8 @@ class Table:
                 row = read_row(_parse_line(path, number, line))
             except ValueError as error:
                 raise UserError(f"{path}, line {number} {error}") from error
+            if rows and (changed := _list_differences(next(iter(rows.values())), row)):
+                raise UserError(f"{path}, line {number} does not belong to line 2: {changed}")
             if row.key in rows:
                 raise UserError(f"{path}, line {number} is of a training and budget that an earlier line has; keep one")
             rows[row.key] = row
@@ -107,8 +109,8 @@ class Table:
         known = {row.key for row in self.rows}
         num_before = len(self.rows)
         for row in rows:
-            if self.rows:
-                _check_same(self.name, self.rows[0], row)
+            if self.rows and (changed := _list_differences(self.rows[0], row)):
+                raise UserError(f"{row.digits}, seed {row.seed} does not belong to table {self.name}: {changed}")
             if row.key not in known:
                 known.add(row.key)
                 self.rows.append(row)
@@ -141,7 +143,7 @@ class Table:
         if not self.rows:
             raise UserError(f"table {self.name} has no rows yet")
         if not rows:
-            raise UserError(f"table {self.name} has no rows at {budget} epochs; it has {self.budgets}")
+            raise UserError(f"table {self.name} has no rows at {budget!r} epochs; it has {self.budgets}")
         return rows
 
     def score(self, row: Row, metric: str) -> float:
@@ -155,8 +157,11 @@ class Table:
             if any(missing[0] in other.scores for other in self.rows):
                 raise UserError(f"table {self.name}: the row of {row.digits}, seed {row.seed}, fold {row.fold}, "
                                 f"{row.epochs} epochs lacks the score {missing[0]!r}")  # fmt: skip
-            help_ = nearest(missing[0], self.metrics) or f"; it has {', '.join(self.metrics)}"
-            raise UserError(f"table {self.name} has no score {missing[0]!r}{help_}")
+            if metric in self.groups:
+                raise UserError(f"table {self.name}: its group {metric} is of {missing[0]!r}, a score that no row has")
+            help_ = "" if metric == UNSEEN else nearest(metric, self.metrics)  # what judges has no substitute
+            help_ = help_ or f"; it has {', '.join(self.metrics)}"
+            raise UserError(f"table {self.name} has no score {metric!r}{help_}")
         return float(np.mean([row.scores[name] for name in names]))
 
     def query(self, digits: str, metric: str, budget: int | None = None) -> Entry:
@@ -202,8 +207,8 @@ class Table:
 
     def _name_nearest(self, digits: str, budget: int | None) -> str:
         """Names the architectures that differ in the fewest blocks."""
-        if not is_digits(digits):
-            return ": a genotype is six digits from 0 to 3"
+        if not isinstance(digits, str) or not is_digits(digits):
+            return ": a genotype is six digits from 0 to 3, as text"
         there = sorted({row.digits for row in self.at(budget)})
         there.sort(key=lambda other: sum(a != b for a, b in zip(digits, other, strict=True)))
         return f"; the nearest there are {', '.join(there[:_NUM_NEAREST])}"
@@ -269,6 +274,6 @@ def list_changed(row: Row, columns: Mapping[str, Any]) -> list[str]:
     return [f"{key} {there} there, {here} here" for key, there, here in given if there != here]
 
 
-def _check_same(name: str, first: Row, row: Row) -> None:
-    if changed := list_changed(first, {key: getattr(row, key) for key in _SAME}):
-        raise UserError(f"{row.digits}, seed {row.seed} does not belong to table {name}: {'; '.join(changed)}")
+def _list_differences(first: Row, row: Row) -> str:
+    """Lists in words what two rows should share and do not."""
+    return "; ".join(list_changed(first, {key: getattr(row, key) for key in _SAME}))

@@ -71,8 +71,12 @@ def read_row(document: Mapping[str, Any]) -> Row:
     if document.keys() != COLUMNS.keys():
         wrong = sorted(document.keys() ^ COLUMNS.keys())
         raise ValueError(f"lacks or has too many columns: {', '.join(wrong)[:200]}")
-    if misfit := find_misfit(document, COLUMNS):
+    scores = document["scores"]
+    refused = {name: v for name, v in scores.items() if not _is_score(v)} if isinstance(scores, dict) else {}
+    if misfit := find_misfit({**document, "scores": refused or scores}, COLUMNS):
         raise ValueError(f"cannot be: {misfit}")
+    if document["epochs"] > document["of_epochs"]:
+        raise ValueError(f"cannot be: epochs is {document['epochs']}, expected is at most of_epochs")
     return Row(**document)
 
 
@@ -82,6 +86,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_score(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 1
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(map(is_text, value)) and len({*value}) == len(value)
 
 
 _epochs: Fits = is_whole(1, 10**9)
@@ -102,7 +110,7 @@ COLUMNS: dict[str, Fits] = {
     "versions": (are_texts, "versions by name"),
 }  # of a row: what fits, and in words
 GROUPS: Fits = (
-    lambda v: isinstance(v, dict) and all(isinstance(n, list) and n and all(map(is_text, n)) for n in v.values()),
-    "names of scores, at least one, by the group's name",
+    lambda v: isinstance(v, dict) and all(map(_are_names, v.values())),
+    "names of scores, at least one and none twice, by the group's name",
 )
 HEADER: dict[str, Fits] = {"about": (is_text, "text"), "groups": GROUPS}

@@ -4,23 +4,24 @@
 
 Each is a search's folder (genotype.json and, if it ranks, ranking.npz) or a text file of scores, see
 tools.judge_search. The table counts how many searches found each candidate in each block. Below: Fleiss' kappa, 1 for
-full agreement and 0 for what chance gives, Kendall's tau-b between the rankings of all 4,096 genotypes, and the first
-ten by their mean ranks, all of which --scores writes as a text file of scores. The picture shows the votes, and tau for
-each pair. Exit code 2 after a user error.
+full agreement and 0 for what chance gives, Kendall's tau-b between rankings, of each two over the genotypes that both
+rank, and the first ten by their mean ranks, all of which --scores writes as a text file of scores. The picture shows
+the votes, and tau for each pair. Exit code 2 after a user error.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from genotype import BLOCK_NAMES, CANDIDATE_NAMES
+from genotype import BLOCK_NAMES, CANDIDATE_NAMES, NUM_GENOTYPES
 from search.agreement import Agreement, combine_rankings, compare_searches
 from search.answer import list_digits
 from search.format_values import format_interval
-from search.submission import Submission, read_submission
+from search.submission import Submission, list_files, read_submission
 from utils.drawing import Axes, Figure
 from utils.errors import UserError
 from utils.files import check_writable, write_atomically
@@ -41,7 +42,7 @@ def format_agreement(agreement: Agreement) -> str:
         f"Fleiss' kappa {format_interval(agreement.kappa, '.2f')}",
         f"Kendall's tau-b between rankings: mean {taus.mean():.2f}, {taus.min():.2f} to {taus.max():.2f}"
         if len(taus)
-        else "fewer than two of them rank the genotypes",
+        else "Kendall's tau-b between rankings: none, since no two of them put the same genotypes in an order",
     ]
     return "\n\n".join([format_table(("block", *CANDIDATE_NAMES), rows), "\n".join(lines)])
 
@@ -106,7 +107,9 @@ def main(words: Sequence[str] | None = None) -> int:
     searches = [read_submission(path) for path in given.searches]
     agreement, ranks = compare_searches(searches), list_mean_ranks(searches)
     if given.scores:
-        check_writable(given.scores, *given.searches, *([given.output] if given.output else []))
+        check_writable(given.scores, *(file for path in given.searches for file in list_files(path)))
+        if given.output and os.path.realpath(given.output) == os.path.realpath(given.scores):
+            raise UserError(f"--output and --scores are the same file, {given.scores}; choose two names")
         if not ranks:
             raise UserError("--scores needs two or more searches that rank, and genotypes that all of these rank")
     if given.output:
@@ -117,6 +120,8 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"\n{format_agreement(agreement)}")
     if ranks:
         num = sum(search.scores is not None for search in searches)
+        if len(ranks) < NUM_GENOTYPES:
+            print(f"{len(ranks):,} of the {NUM_GENOTYPES:,} genotypes are ranked by all; the others have no mean rank")
         print(f"first by the mean ranks of the {num} that rank: {' '.join(list(ranks)[:NUM_SHOWN])}")
     return 0
 

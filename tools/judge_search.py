@@ -35,6 +35,8 @@ from utils.log import format_table
 from utils.printable import make_printable
 from utils.tool import tool
 
+POOLED = " by all that candidates' means leave over, which is no more than those trained again differ by"
+
 
 def format_judgement(judgement: Judgement, metric: str, title: str, domains: Mapping[str, float]) -> str:
     """Sets the table and the lines below it; ``domains``: tau-b by each score that the metric is the mean of."""
@@ -57,9 +59,9 @@ def format_judgement(judgement: Judgement, metric: str, title: str, domains: Map
     else:
         tau = judgement.tau_of_seeds
         lines.append(
-            f"between trainings of one architecture: standard deviation {judgement.noise:.1%}, tau-b "
-            f"{format_interval(tau, '.2f') if tau else f'known from {MIN_REPEATED} architectures on'} "
-            f"({judgement.num_repeated} trained more than once)"
+            f"between trainings of one architecture ({judgement.num_repeated} trained more than once): tau-b "
+            f"{format_interval(tau, '.2f') if tau else f'known from {MIN_REPEATED} architectures on'}, "
+            f"standard deviation {judgement.noise:.1%}{POOLED if judgement.is_noise_of_all else ''}"
         )
     return "\n\n".join([lines[0], lines[1], "\n".join(lines[2:])])
 
@@ -91,6 +93,11 @@ def run(arguments: argparse.Namespace) -> str:
     check_unseen(table, submission)
     rows = table.at(arguments.budget)
     judgement = Judge(table, rows, arguments.metric).judge(submission.scores, submission.digits)
+    if math.isnan(judgement.tau.value):
+        raise UserError(
+            f"{arguments.search} gives all {judgement.num_architectures} trained architectures the same score: "
+            "there is no order to judge"
+        )
     judges = list_judges(table, rows, arguments.metric)
     domains = {name: judge.measure(submission.scores).tau for name, judge in judges.items()}
     title = (

@@ -31,7 +31,7 @@ from engine.metrics import NUMERICS, describe_machine
 from genotype import is_digits
 from search.arrays import SIZES, plan_runs
 from search.launcher import Launcher, LocalLauncher, RayLauncher
-from search.table import FOLDER, Row, Table, append_rows, list_changed
+from search.table import FOLDER, UNSEEN, Row, Table, append_rows, list_changed
 from search.trials import Trial, TrialResult, check_plan, complete_trials, read_trials, write_plan
 from utils.checks import Check, between, each, each_of_any, not_empty, one_of
 from utils.config_file import read_config_file
@@ -171,22 +171,22 @@ def make_rows(result: TrialResult, recipe: str, images: str, batch_size: int, ma
     ]
 
 
-def choose_trials(trials: Sequence[Trial], table: Table | None, shard: str) -> list[Trial]:
-    """Leaves out what a table has, and what belongs to other shards.
-
-    Args:
-        trials: The plan's.
-        table: What is there; None: nothing.
-        shard: ``i/n``: the i-th of n parts, from 1.
+def read_shard(text: str) -> slice:
+    """Reads ``i/n``, the i-th of n parts, from 1, as what takes it from a list.
 
     Raises:
-        UserError: a shard that is none.
+        UserError: it is none.
     """
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shard {shard}: expected i/n with i from 1 to n, such as 3/8")
+        raise UserError(f"--shard {text}: expected i/n with i from 1 to n, such as 3/8")
+    return slice(int(match[1]) - 1, None, int(match[2]))
+
+
+def choose_trials(trials: Sequence[Trial], table: Table | None, shard: slice) -> list[Trial]:
+    """Leaves out of a plan's trainings what a table (None: nothing) has, and what belongs to other shards."""
     there = {(row.digits, row.seed, row.fold) for row in table.rows} if table else set()
-    own = trials[int(match[1]) - 1 :: int(match[2])]
+    own = trials[shard]
     return [trial for trial in own if (trial.digits, trial.seed, trial.fold) not in there]
 
 
@@ -204,6 +204,8 @@ def check_recipe(settings: Mapping[str, Any], plan: Plan) -> None:
     domains = [*settings["data.targets"], *settings["data.sources"], NEW, SEEN]
     given = [f"{domain}{shift}/{score}" for domain in domains for shift in ("", SHIFTED) for score in KEPT_SCORES]
     for name, scores in plan.groups.items():
+        if twice := next((score for score in scores if scores.count(score) > 1), ""):
+            raise UserError(f"the plan's group {name} names {twice} twice")
         if unknown := next((score for score in scores if score not in given), ""):
             raise UserError(
                 f"the plan's group {name} is of {unknown!r}, no score of recipe {plan.recipe}{nearest(unknown, given)}"
@@ -225,16 +227,20 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for."""
     check_arguments(arguments)
-    plan = read_plan(arguments.plan)
+    shard, plan = read_shard(arguments.shard), read_plan(arguments.plan)
     words = ["data.root", str(arguments.root)] if arguments.root else []
     cfg = load_config([plan.recipe], dict(zip(words[::2], words[1::2], strict=True)))
     check_recipe(flatten(cfg), plan)
-    recipe, images = hash_recipe(flatten(cfg)), build_images_hash(cfg, with_targets=True)
+    if UNSEEN not in plan.groups:
+        logger.warning("the plan has no group %s, by which searches are judged unless --metric says otherwise", UNSEEN)
+    recipe = hash_recipe(flatten(cfg))
     path = arguments.table or FOLDER / f"{plan.name}.jsonl"
     table = Table.load(path) if path.is_file() else None
-    shared = {"recipe": recipe, "images": images, "numerics": NUMERICS}
+    shared = {"recipe": recipe, "numerics": NUMERICS}
+    check_table(path, table, shared)  # before images are drawn
+    shared["images"] = images = build_images_hash(cfg, with_targets=True)
     check_table(path, table, shared)
-    trials = choose_trials(plan.trials, table, arguments.shard)
+    trials = choose_trials(plan.trials, table, shard)
     logger.info("%s: %d of %d trainings are to be made here", path, len(trials), len(plan.trials))
     folder = arguments.runs / plan.name
     check_runs(folder, shared)

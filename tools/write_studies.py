@@ -43,8 +43,9 @@ from search.study_drawn import (
     study_left_out,
     study_random,
 )
+from search.study_searches import check_places
 from search.table import FOLDER, UNSEEN, Table
-from utils.files import write_atomically
+from utils.files import check_writable, make_folder, write_atomically
 from utils.plots import save_figure
 from utils.tool import tool
 
@@ -67,6 +68,7 @@ def write_page(folder: Path) -> None:
         UserError: a table or a comparison is damaged, or the folder cannot be written.
     """
     tables = [Table.load(path) for path in sorted(FOLDER.glob("*.jsonl"))]
+    check_places(FOLDER / "searches", {table.name for table in tables})
     studied = {
         table.name: Studied(table, {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)})
         for table in tables
@@ -293,7 +295,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     docs = FOLDER.parent / "docs"
     parser.add_argument("--folder", type=Path, default=docs, help="where the page goes (default: docs)")
-    folder = parser.parse_args(words).folder
+    folder = make_folder(parser.parse_args(words).folder)
+    check_writable(folder / PAGE_NAME)
     write_page(folder)
     print(folder / PAGE_NAME)
     return 0

@@ -53,7 +53,7 @@ def test_searches_that_ran(tmp_path):
         write_search(tmp_path / f"good-seed{seed}", TRUTH + generator.normal(0, 1e-3, 4096), PLACES)
         write_search(tmp_path / f"bad-seed{seed}", -TRUTH, {"conv2-1 inside": -0.1, "conv4-2 inside": 0.1})
     write_search(tmp_path / "once-seed1", TRUTH)
-    (tmp_path / "a note").write_text("no search")
+    (tmp_path / "a note").write_text("no search")  # and none by its name
     table = simulate(0.02)
     found = {s.method: s for s in study_all(table, tmp_path)}
     good, bad, once = (found[name] for name in ("good", "bad", "once"))
@@ -72,6 +72,12 @@ def test_searches_that_ran(tmp_path):
         and once.first_round is None
         and once.above_paper is once.above_paper_over_seeds is None
     )
+
+
+def test_scores_where_a_search_belongs_are_not_passed_over(tmp_path):
+    (tmp_path / "mine-seed3.txt").write_text("000000 1\n")
+    with pytest.raises(UserError, match=r"mine-seed3\.txt: expected is a folder METHOD-seedN"):
+        list_searches(tmp_path)
 
 
 def test_answers_that_were_not_trained(tmp_path):

@@ -41,9 +41,16 @@ def test_several_that_share_the_highest_score_are_no_choice(tmp_path):
 
 
 def test_sources_of_a_search(tmp_path):
-    for sources, found in ((["synthetic_a"], ["synthetic_a"]), ("synthetic_a", []), ([1], []), (None, [])):
-        replace(Genotype.from_digits("000000"), found={"sources": sources}).to_json(tmp_path / "genotype.json")
-        assert read_submission(tmp_path).sources == found
+    for found, sources in (({"sources": ["synthetic_a"]}, ["synthetic_a"]), ({}, [])):
+        replace(Genotype.from_digits("000000"), found=found).to_json(tmp_path / "genotype.json")
+        assert read_submission(tmp_path).sources == sources
+
+
+@pytest.mark.parametrize("sources", ["synthetic_a", [1], None])
+def test_sources_that_cannot_be_read_are_not_passed_over(tmp_path, sources):
+    replace(Genotype.from_digits("000000"), found={"sources": sources}).to_json(tmp_path / "genotype.json")
+    with pytest.raises(UserError, match=r"genotype\.json: sources is .*, expected is a list of data sets' names"):
+        read_submission(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +60,16 @@ def test_sources_of_a_search(tmp_path):
         ("000000 1\n000000 2\n", "line 2: '000000' is there twice"), ("000000 one\n", "line 1: 'one' is no score"),
         ("000000\n", "line 1: '' is no score"), ("000000 nan\n", "line 1: the score is not finite"),
         ("000000 ٣\n", "line 1: '٣' is no score"), ("000000 1_0\n", "line 1: '1_0' is no score"),
+        (f"{'0' * 100_000} 1\n", "line 1: '0+\\.\\.\\.0+' is no genotype"),
+        (f"000000 {'x' * 100_000}\n", "line 1: 'x+\\.\\.\\.x+' is no score"),
     ],
 )  # fmt: skip
 def test_broken_lines_are_named(tmp_path, text, told):
     path = tmp_path / "scores.txt"
     path.write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as error:
         read_submission(path)
+    assert len(str(error.value)) < len(str(path)) + 120
 
 
 def test_broken_rankings_are_refused(tmp_path):

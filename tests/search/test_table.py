@@ -54,8 +54,9 @@ def test_missing_architecture_names_the_nearest():
     table = make_table(*(make_row(digits) for digits in ("333333", "110113", "110100", "010110")))
     with pytest.raises(UserError, match="has not trained 110110; the nearest there are 010110, 110100, 110113"):
         table.query("110110", "b/mAP")
-    with pytest.raises(UserError, match="a genotype is six digits from 0 to 3"):
-        table.query("osnet", "b/mAP")
+    for other in ("osnet", 110110, None):
+        with pytest.raises(UserError, match="a genotype is six digits from 0 to 3, as text"):
+            table.query(other, "b/mAP")
 
 
 def test_unknown_metric_and_budget_are_one_line():
@@ -66,6 +67,16 @@ def test_unknown_metric_and_budget_are_one_line():
         table.query("110110", "speed")
     with pytest.raises(UserError, match=r"no rows at 7 epochs; it has \[10\]"):
         table.query("110110", "b/mAP", 7)
+    with pytest.raises(UserError, match=r"no rows at '10' epochs; it has \[10\]"):
+        table.query("110110", "b/mAP", "10")
+
+
+def test_groups_that_say_nothing_of_any_row():
+    """No score that a search may look at is proposed for the group that judges it."""
+    with pytest.raises(UserError, match=r"no score 'unseen/mAP'; it has b/mAP, b/rank1, c/mAP"):
+        Table("mine", {}, [make_row()]).query("110110", "unseen/mAP")
+    with pytest.raises(UserError, match=r"its group unseen/mAP is of 'unseen/mAP', a score that no row has"):
+        Table("mine", {"unseen/mAP": ["unseen/mAP"]}, [make_row()]).query("110110", "unseen/mAP")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +89,15 @@ def test_unknown_metric_and_budget_are_one_line():
 def test_rows_of_other_conditions_are_refused(changed, told):
     with pytest.raises(UserError, match=told):
         make_table(make_row(), make_row(seed=2, **changed))
+
+
+def test_row_of_other_conditions_is_found_by_its_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    append_rows(path, GROUPS, [make_row()])
+    with path.open("a") as file:
+        file.write(make_row(seed=2).format() + make_row(seed=3, images="j").format())
+    with pytest.raises(UserError, match=r"t\.jsonl, line 4 does not belong to line 2: images i there, j here"):
+        Table.load(path)
 
 
 def test_file_is_sorted_read_back_and_idempotent(tmp_path):
@@ -132,7 +152,8 @@ ROW = json.loads(make_row().format())
         ("fold", -3), ("epochs", "ten"), ("epochs", 10.0), ("epochs", 0), ("scores", None), ("scores", [0.5]),
         ("scores", {"b/mAP": "high"}), ("scores", {"b/mAP": float("nan")}), ("scores", {"b/mAP": 50}),
         ("scores", {"b/mAP": True}), ("loss", "low"), ("loss", float("inf")), ("loss", 10**400), ("seconds", None),
-        ("machine", 3), ("versions", "2.0"), ("versions", {"torch": 2}), ("recipe", None), ("numerics", 1.5),
+        ("epochs", 30), ("machine", 3), ("versions", "2.0"), ("versions", {"torch": 2}), ("recipe", None),
+        ("numerics", 1.5),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, column, value):
@@ -142,7 +163,15 @@ def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, column, value):
         Table.load(path)
 
 
-@pytest.mark.parametrize("groups", [None, [1], {"a": 3}, {"a": []}, {"a": [1]}])
+def test_of_many_scores_the_one_that_cannot_be_is_shown(tmp_path):
+    path = tmp_path / "t.jsonl"
+    scores = {f"{letter}/mAP": 0.5 for letter in "abcdefgh"} | {"z/mAP": 52.3}
+    path.write_text(make_table().format() + json.dumps({**ROW, "scores": scores}) + "\n")
+    with pytest.raises(UserError, match=r"line 2 cannot be: scores is \{'z/mAP': 52.3\}, expected is"):
+        Table.load(path)
+
+
+@pytest.mark.parametrize("groups", [None, [1], {"a": 3}, {"a": []}, {"a": [1]}, {"a": ["b/mAP", "b/mAP"]}])
 def test_groups_that_cannot_be_are_named(tmp_path, groups):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"format": "osnet-table", "version": 1, "groups": groups}) + "\n")

@@ -53,6 +53,31 @@ def test_searches_together_are_a_ranking_of_their_own(runs, tmp_path, capsys):
     assert shown.split()[-10:] == first and together.digits == first[0]
 
 
+def test_scores_replace_nothing_that_a_search_is_read_from(runs, tmp_path, capsys):
+    for name in ("genotype.json", "ranking.npz"):
+        path = Path(runs[1]) / name
+        before = path.read_bytes()
+        assert main([*runs, "--scores", str(path)]) == 2
+        assert "it is read as well, and would be lost" in capsys.readouterr().err
+        assert path.read_bytes() == before
+    same = tmp_path / "new.svg"
+    assert main([*runs, "--output", str(same), "--scores", str(tmp_path / "run_0" / ".." / "new.svg")]) == 2
+    assert "--output and --scores are the same file" in capsys.readouterr().err
+    assert not same.exists()
+
+
+def test_genotypes_that_some_do_not_rank_are_counted(runs, tmp_path, capsys):
+    part, others = tmp_path / "part.txt", tmp_path / "others.txt"
+    part.write_text("".join(f"{digits} {i}\n" for i, digits in enumerate(list_digits()[:3000])))
+    others.write_text("".join(f"{digits} {i}\n" for i, digits in enumerate(list_digits()[3000:])))
+    together = tmp_path / "together.txt"
+    assert main([runs[0], str(part), "--scores", str(together)]) == 0
+    assert "3,000 of the 4,096 genotypes are ranked by all; the others have no mean rank" in (capsys.readouterr().out)
+    assert len(together.read_text().splitlines()) == 3000
+    assert main([str(part), str(others)]) == 0
+    assert "none, since no two of them put the same genotypes in an order" in capsys.readouterr().out
+
+
 def test_no_ranks_together_without_two_rankings(runs, tmp_path, capsys):
     for run in runs[1:]:
         (Path(run) / "ranking.npz").unlink()

@@ -53,7 +53,8 @@ def test_strangers_method_is_judged(table, tmp_path, capsys, script):
         "random",
         "true order",
         "50%",
-        "between trainings of one architecture: standard deviation 0.",
+        "between trainings of one architecture (16 trained more than once): tau-b 0.",
+        "standard deviation 0.",
     ):
         assert part in text
 
@@ -95,6 +96,22 @@ def test_several_highest_scores_are_no_answer(table, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "no answer to score: several architectures share the search's highest score" in text
     assert "answer 0" not in text
+
+
+def test_search_that_orders_nothing_is_one_line(table, tmp_path, capsys):
+    (tmp_path / "scores.txt").write_text("".join(f"{d} 0.5\n" for d in list_digits()))
+    assert main([str(tmp_path / "scores.txt"), "--table", str(table), "--metric", "b/mAP"]) == 2
+    assert "gives all 66 trained architectures the same score: there is no order to judge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("own", [0.0, 0.03])
+def test_what_the_noise_is_known_from_is_said(tmp_path, capsys, own):
+    generator = np.random.default_rng(14)
+    truth = additive(generator) + generator.normal(0, own, 4096)
+    append_rows(tmp_path / "t.jsonl", {}, simulate(generator, truth, 0.01, repeats=16).rows)
+    (tmp_path / "scores.txt").write_text("".join(f"{d} {i}\n" for i, d in enumerate(list_digits())))
+    assert main([str(tmp_path / "scores.txt"), "--table", str(tmp_path / "t.jsonl"), "--metric", "b/mAP"]) == 0
+    assert ("by all that candidates' means leave over" in capsys.readouterr().out) == (own == 0)
 
 
 def test_without_repeats_there_is_no_true_order(tmp_path, capsys):

@@ -72,6 +72,7 @@ def test_plan_lists_trainings_in_the_order_of_their_worth(plan):
         (("random: 3", "random: true"), "must be a whole number"),
         (("array: 32", "array: 32\nseed: 99999999999999999999"), "seed is '99999"),
         (("[heldout_new/mAP]", "[synthetic_a/mAP, heldout_mew/mAP]"), "is of 'heldout_mew/mAP', no score of"),
+        (("[heldout_new/mAP]", "[heldout_new/mAP, heldout_new/mAP]"), "names heldout_new/mAP twice"),
         (("recipe: recipe.yaml", ""), "lacks recipe"), (('"110110"', '"11011"'), "'11011' is no genotype"),
     ],
 )  # fmt: skip
@@ -88,6 +89,14 @@ def test_genotypes_need_no_quotes(plan):
     assert tool.read_plan(plan).trials == trials
 
 
+def test_plan_without_the_group_that_judges_says_so(plan, monkeypatch, capsys):
+    assert run(monkeypatch, plan, "--collect") == 0
+    assert "unseen/mAP" not in capsys.readouterr().out
+    plan.write_text(PLAN.replace("unseen/", "unsen/"))
+    assert run(monkeypatch, plan, "--collect") == 0
+    assert "the plan has no group unseen/mAP, by which searches are judged" in capsys.readouterr().out
+
+
 def test_a_searchs_recipe_is_refused(plan, monkeypatch, capsys):
     (plan.parent / "recipe.yaml").write_text(RECIPE.replace("osnet_child", "osnet_nas"))
     assert run(monkeypatch, plan, "--collect") == 2
@@ -102,11 +111,11 @@ def test_numbers_out_of_range_are_one_line(plan, monkeypatch, capsys, words):
 
 def test_shards_are_parts_of_the_whole(plan):
     trials = tool.read_plan(plan).trials
-    parts = [tool.choose_trials(trials, None, f"{i}/3") for i in (1, 2, 3)]
+    parts = [tool.choose_trials(trials, None, tool.read_shard(f"{i}/3")) for i in (1, 2, 3)]
     assert sorted(t for part in parts for t in part) == sorted(trials)
     for wrong in ("0/3", "4/3", "a", "1", "１/２"):
         with pytest.raises(UserError, match=f"--shard {wrong}: expected i/n"):
-            tool.choose_trials(trials, None, wrong)
+            tool.read_shard(wrong)
 
 
 def begin(monkeypatch, plan):
@@ -127,7 +136,7 @@ def test_finished_trainings_are_collected_and_never_made_again(plan, monkeypatch
     row = next(row for row in table.rows if row.digits == trials[0].digits and row.epochs == 5)
     assert (row.of_epochs, row.image_passes, row.loss) == (10, 5 * 3 * 32, 0.2)
     assert set(row.scores) == {"heldout_new/mAP", "heldout_new/rank1"}
-    left = tool.choose_trials(trials, table, "1/1")
+    left = tool.choose_trials(trials, table, slice(None))
     assert len(left) == len(trials) - 2
 
     started = []
@@ -187,8 +196,12 @@ def test_table_of_another_recipe_is_refused_before_anything_is_trained(plan, mon
     write_trial(tool.read_plan(plan).trials[0], begin(monkeypatch, plan), 0.4)
     assert run(monkeypatch, plan, "--collect") == 0
     (plan.parent / "recipe.yaml").write_text(RECIPE.replace("batch_size: 32", "batch_size: 16"))
-    assert run(monkeypatch, plan, "--runs", str(plan.parent / "others")) == 2
+    nowhere = ("--root", str(plan.parent / "nowhere"))  # and before images are drawn
+    assert run(monkeypatch, plan, *nowhere, "--runs", str(plan.parent / "others")) == 2
     assert "t.jsonl is of other trainings (recipe " in capsys.readouterr().err
+    assert run(monkeypatch, plan, *nowhere, "--shard", "9/8") == 2
+    assert "--shard 9/8: expected i/n" in capsys.readouterr().err
+    assert not (plan.parent / "nowhere").exists()
     (plan.parent / "recipe.yaml").write_text(RECIPE)
     monkeypatch.setattr(tool, "NUMERICS", 7)
     assert run(monkeypatch, plan, "--runs", str(plan.parent / "others")) == 2

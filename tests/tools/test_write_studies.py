@@ -116,6 +116,17 @@ def test_page_of_a_table(tmp_path, monkeypatch):
     assert "Tau: reached by `gumbel` (" in whole and "% of the true order's)" in whole
 
 
+def test_searches_in_the_wrong_place_are_not_passed_over(tmp_path, monkeypatch, capsys):
+    append_rows(tmp_path / "small.jsonl", {}, simulate(num_rows=10).rows)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    (tmp_path / "searches").mkdir()
+    (tmp_path / "searches" / "a note").write_text("no search")
+    assert main(["--folder", str(tmp_path / "new" / "folder")]) == 0
+    (tmp_path / "searches" / "smaller").mkdir()
+    assert main(["--folder", str(tmp_path / "out")]) == 2
+    assert "smaller: expected is a folder with a table's name, small" in capsys.readouterr().err
+
+
 def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
     table = simulate(0.02, num_extra=40)
     monkeypatch.setattr(module, "FOLDER", tmp_path)
