@@ -1,6 +1,7 @@
 """The genotype: which candidate stands in each of the six blocks. The interface between search and child network."""
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,9 +157,11 @@ class Genotype:
         if missing:
             raise UserError(f"{path}: genotype lacks {', '.join(missing)}")
         stages = {s: tuple(document[s]) if isinstance(document[s], list) else document[s] for s in STAGES}
-        found = document.get("found")
+        found = {} if document.get("found") is None else document["found"]
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: found is {reprlib.repr(found)}, expected is an object")
         try:
-            return cls(**stages, found=found if isinstance(found, dict) else {}).check()
+            return cls(**stages, found=found).check()
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 

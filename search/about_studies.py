@@ -85,16 +85,16 @@ makes it of several searches, and its first of all 4,096, not confirmed. *Above 
 have by themselves. Intervals are the bootstrap's over architectures, for these searches alone, in the last column for
 one training; nothing here says how far other seeds would change them, since each method has only one such order.
 
-For comparison: a random order, the mean and the range of 95 %. The fewest instance norms first, a direction that
-trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an
+For comparison: a random order, the mean and the range of at least 95 %. The fewest instance norms first, a direction
+that trials before the table had suggested; its answer is the network without IN in its blocks. The true order, what an
 order without any error would score: noise of the trainings keeps even that from agreeing with them. The noise is
 estimated where networks were trained several times, and from all residuals where networks seem to share nothing beyond
-their candidates' means; the brackets show how far the mean moves over the noise's 95 % interval, and by chance a
-search may do better (for its answer stands the best of all predictions). The best by held-out images of as many random
-networks as cost what `gumbel` does, whose image costs what {CHILD_IMAGES} cost a child ([measured](search.md#measured),
-on drawn images): the mean and the range of 95 %, of which the last column is flattered as
-[above](#which-search-simulated-searches), where the best of {NUM_CONFIRMED_ALL}, as many trainings as a `design` makes,
-stands too.
+their candidates' means ([rather too low than too high](tables.md#judge-a-search)); the brackets show how far the mean
+moves over the noise's 95 % interval, and by chance a search may do better (for its answer stands the best of all
+predictions). The best by held-out images of as many random networks as cost what `gumbel` does, whose image costs what
+{CHILD_IMAGES} cost a child ([measured](search.md#measured), on drawn images): the mean and the range of 95 %, of which
+the last column is flattered as [above](#which-search-simulated-searches), where the best of {NUM_CONFIRMED_ALL}, as
+many trainings as a `design` makes, stands too.
 
 `gumbel` is the paper's method. It and the other super-networks ran [at the table's
 setting](tables.md#a-search-at-a-tables-setting), which was fixed before any was judged; which of them is recommended

@@ -57,14 +57,14 @@ class Judgement:
         num_architectures: That the table has at this budget.
         num_trainings: Rows.
         search: The search's measures.
-        tau: Its tau-b with an interval; NaN where it scores all of them the same.
+        tau: Its tau-b with an interval.
         random: Of a random ranking, and where 95 % of such rankings lie.
         perfect: Of the true order, and what that becomes at the ends of the noise's 95 % interval, since few repeats
             tell the noise; the measures against one set of rows may lie outside. None without repeated trainings.
         num_repeated: Architectures that were trained by several seeds.
         tau_of_seeds: Kendall's tau-b between seeds, over those; None for fewer than ``MIN_REPEATED``.
         noise: Standard deviation between trainings of one architecture; NaN without repeats.
-        is_noise_of_all: Whether it counts all that the candidates' means leave over, see ``search.trainings.Repeats``.
+        is_noise_pooled: Whether it is estimated from all residuals, see ``search.trainings.Repeats``.
         answer: The search's answer; None: it gave none.
     """
 
@@ -77,7 +77,7 @@ class Judgement:
     num_repeated: int
     tau_of_seeds: Interval | None
     noise: float
-    is_noise_of_all: bool
+    is_noise_pooled: bool
     answer: AnswerScore | None
 
 
@@ -112,9 +112,10 @@ class Judge:
         self._observations = [Observation(row.digits, row.fold, row.seed, table.score(row, metric)) for row in rows]
         self._digits = sorted({o.digits for o in self._observations})
         if (count := len(self._digits)) < MIN_ARCHITECTURES:
-            epochs = budgets[0] if budgets else 0
-            raise UserError(f"{count} architectures at {epochs} epochs are too few to judge a search by; "
-                            f"{MIN_ARCHITECTURES} are needed")  # fmt: skip
+            at = f" at {budgets[0]} epochs" if budgets else ""
+            raise UserError(
+                f"{count} architectures{at} are too few to judge a search by; {MIN_ARCHITECTURES} are needed"
+            )
         data = collect_trainings(self._observations)
         self._repeats = data.repeats
         self._scores = group_scores(data, self._observations)
@@ -129,9 +130,11 @@ class Judge:
             answer: The genotype it chose, in digits; None: none.
 
         Raises:
-            UserError: architectures of the rows have no score.
+            UserError: architectures of the rows have no score, or all have the same.
         """
         given = self._choose(ranking)
+        if given.min() == given.max():
+            raise UserError(f"the search gives all {len(given)} trained architectures the same score: that is no order")
         return Judgement(
             num_architectures=len(self._digits),
             num_trainings=len(self._observations),
@@ -142,7 +145,7 @@ class Judge:
             num_repeated=len(self._repeated),
             tau_of_seeds=self._tau_of_seeds,
             noise=float(np.sqrt(self._repeats.noise)),
-            is_noise_of_all=self._repeats.is_noise_of_all,
+            is_noise_pooled=self._repeats.is_noise_pooled,
             answer=self.score_answer(answer) if answer else None,
         )
 

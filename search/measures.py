@@ -70,18 +70,16 @@ def expect_random(truth: np.ndarray) -> Measures:
 
 
 def spread_random(truth: np.ndarray) -> tuple[Measures, Measures]:
-    """Finds between which measures 95 % of random orders lie, exactly for the first, of which each has the same chance.
-
-    The others are simulated.
-    """
+    """Finds between which measures at least 95 % of random orders lie, simulated but for those of the first."""
     count = len(truth)
     orders = np.random.default_rng(0).permuted(np.tile(np.arange(count), (NUM_RANDOM, 1)), axis=1)
     of_ten = truth[np.argsort(-orders, axis=1)[:, :FIRST]].max(axis=1)
     top = _find_top(truth)
     taus, top_taus = _correlate(orders, truth), _correlate(orders[:, top], truth[top])
+    # of the first, each architecture has the same chance
     found = [taus, top_taus, truth.max() - truth, truth.max() - of_ten, compute_percentiles(truth)]
-    low, high = zip(
-        *(np.quantile(v, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf").tolist() for v in found), strict=True
+    low, high = (
+        [sign * float(np.quantile(sign * v, LEVEL / 2, method="inverted_cdf")) for v in found] for sign in (1, -1)
     )
     return Measures(*low), Measures(*high)
 

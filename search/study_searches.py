@@ -60,7 +60,7 @@ def _are_places(value: Any) -> bool:
 
 
 _FOUND: dict[str, Fits] = {
-    "method": (lambda v: is_text(v) and v, "a name"),
+    "method": (is_text, "text"),
     "seed": is_whole(0, 10**19),
     "epochs": is_whole(1, 10**9),
     "costs": (_is_cost, "image_passes, a whole number from 1 on"),
@@ -183,7 +183,7 @@ def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
     """Lists the folders METHOD-seedN below a folder, by method and seed; none where that does not exist.
 
     Raises:
-        UserError: something else is there.
+        UserError: a folder, or a file that is named as a search, of another kind.
     """
     methods: dict[str, dict[int, Path]] = {}
     for path in _list_entries(folder):
@@ -194,21 +194,24 @@ def list_searches(folder: Path) -> dict[str, dict[int, Path]]:
     return methods
 
 
-def check_places(folder: Path, tables: Collection[str]) -> None:
-    """Checks that searches below a folder lie in folders of tables, so that none is left out.
+def check_folders(folder: Path, tables: Collection[str]) -> None:
+    """Checks that the folders of searches below a folder are named after tables, so that no slip hides one.
 
     Raises:
-        UserError: something else is there.
+        UserError: a folder, or a file that is named as a search, which belongs to no table.
     """
     for path in _list_entries(folder):
         if path.name not in tables:
-            raise UserError(f"{path}: expected is a folder with a table's name, {', '.join(sorted(tables))}")
+            raise UserError(f"{path}: expected is a folder with a table's name: {', '.join(sorted(tables)) or 'none'}")
 
 
 def _list_entries(folder: Path) -> list[Path]:
-    """Lists what a folder, which need not exist, holds beside notes: folders, and files that are named as searches."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [p for p in entries if p.is_dir() or re.match(".+-seed[0-9]", p.name)]
+    """Lists what a folder, which need not exist, holds beside notes: folders, links, files that are named as searches.
+
+    What is hidden is left out.
+    """
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    return [p for p in entries if p.is_dir() or p.is_symlink() or re.match(".+-seed[0-9]", p.name)]
 
 
 def study_searches(table: Table, judge: Judge, methods: Mapping[str, Mapping[int, Path]]) -> list[SearchStudy]:
@@ -239,7 +242,7 @@ def _read_search(table: Table, judge: Judge, method: str, seed: int, path: Path)
         raise UserError(f"{path}: genotype.json lacks {', '.join(missing)} in what it says of how it was found")
     if misfit := find_misfit(found, _FOUND):
         raise UserError(f"{path}: in genotype.json {misfit}")
-    if not method.startswith(found["method"]) or found["seed"] != seed:
+    if not f"{method}_".startswith(f"{found['method']}_") or found["seed"] != seed:
         raise UserError(
             f"{path} is by the method {found['method']} and of seed {found['seed']}, not what its name says"
         )

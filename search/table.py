@@ -93,7 +93,7 @@ class Table:
             except ValueError as error:
                 raise UserError(f"{path}, line {number} {error}") from error
             if rows and (changed := _list_differences(next(iter(rows.values())), row)):
-                raise UserError(f"{path}, line {number} does not belong to line 2: {changed}")
+                raise UserError(f"{path}, line {number} is of other trainings than line 2: {changed}")
             if row.key in rows:
                 raise UserError(f"{path}, line {number} is of a training and budget that an earlier line has; keep one")
             rows[row.key] = row
@@ -143,7 +143,8 @@ class Table:
         if not self.rows:
             raise UserError(f"table {self.name} has no rows yet")
         if not rows:
-            raise UserError(f"table {self.name} has no rows at {budget!r} epochs; it has {self.budgets}")
+            shown = repr(budget) if isinstance(budget, str) else budget
+            raise UserError(f"table {self.name} has no rows at {shown} epochs; it has {self.budgets}")
         return rows
 
     def score(self, row: Row, metric: str) -> float:

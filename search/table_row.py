@@ -72,11 +72,14 @@ def read_row(document: Mapping[str, Any]) -> Row:
         wrong = sorted(document.keys() ^ COLUMNS.keys())
         raise ValueError(f"lacks or has too many columns: {', '.join(wrong)[:200]}")
     scores = document["scores"]
+    # of many scores only those that cannot be are shown
     refused = {name: v for name, v in scores.items() if not _is_score(v)} if isinstance(scores, dict) else {}
     if misfit := find_misfit({**document, "scores": refused or scores}, COLUMNS):
         raise ValueError(f"cannot be: {misfit}")
     if document["epochs"] > document["of_epochs"]:
-        raise ValueError(f"cannot be: epochs is {document['epochs']}, expected is at most of_epochs")
+        raise ValueError(
+            f"cannot be: epochs is {document['epochs']}, expected is at most of_epochs, {document['of_epochs']}"
+        )
     return Row(**document)
 
 

@@ -122,6 +122,7 @@ def test_file_of_the_first_version_is_read(tmp_path: Path) -> None:
         ({"conv3": ["OSBlock", 3]}, "conv3 names the block 3"),
         ({"conv3": ["OSBlock", ["OSBlock"]]}, "conv3 names the block ['OSBlock']"),
         ({"conv3": ["OSBlock", None]}, "conv3 names the block None"),
+        ({"found": [{"sources": ["synthetic_b"]}]}, "found is [{'sources': ['synthetic_b']}], expected is an object"),
     ],
 )
 def test_damaged_file_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

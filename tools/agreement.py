@@ -5,7 +5,7 @@
 Each is a search's folder (genotype.json and, if it ranks, ranking.npz) or a text file of scores, see
 tools.judge_search. The table counts how many searches found each candidate in each block. Below: Fleiss' kappa, 1 for
 full agreement and 0 for what chance gives, Kendall's tau-b between rankings, of each two over the genotypes that both
-rank, and the first ten by their mean ranks, all of which --scores writes as a text file of scores. The picture shows
+rank, and the first ten by their mean ranks; --scores writes all mean ranks as a text file of scores. The picture shows
 the votes, and tau for each pair. Exit code 2 after a user error.
 """
 
@@ -106,8 +106,9 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     searches = [read_submission(path) for path in given.searches]
     agreement, ranks = compare_searches(searches), list_mean_ranks(searches)
+    for path in filter(None, (given.output, given.scores)):
+        check_writable(path, *(file for search in given.searches for file in list_files(search)))
     if given.scores:
-        check_writable(given.scores, *(file for path in given.searches for file in list_files(path)))
         if given.output and os.path.realpath(given.output) == os.path.realpath(given.scores):
             raise UserError(f"--output and --scores are the same file, {given.scores}; choose two names")
         if not ranks:
@@ -118,10 +119,11 @@ def main(words: Sequence[str] | None = None) -> int:
         write_atomically(given.scores, "".join(f"{digits} {rank}\n" for digits, rank in ranks.items()))
     print(format_table(("search", "found"), [(p, s.digits) for p, s in zip(given.searches, searches, strict=True)]))
     print(f"\n{format_agreement(agreement)}")
+    num = sum(search.scores is not None for search in searches)
+    if num > 1 and len(ranks) < NUM_GENOTYPES:
+        there = f"{len(ranks):,} of the {NUM_GENOTYPES:,} genotypes are ranked by all {num} searches that rank"
+        print(f"{there}; the others have no mean rank")
     if ranks:
-        num = sum(search.scores is not None for search in searches)
-        if len(ranks) < NUM_GENOTYPES:
-            print(f"{len(ranks):,} of the {NUM_GENOTYPES:,} genotypes are ranked by all; the others have no mean rank")
         print(f"first by the mean ranks of the {num} that rank: {' '.join(list(ranks)[:NUM_SHOWN])}")
     return 0
 

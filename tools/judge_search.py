@@ -35,7 +35,7 @@ from utils.log import format_table
 from utils.printable import make_printable
 from utils.tool import tool
 
-POOLED = " by all that candidates' means leave over, which is no more than those trained again differ by"
+POOLED = ", estimated from all residuals: they are no larger than the differences between repeated trainings"
 
 
 def format_judgement(judgement: Judgement, metric: str, title: str, domains: Mapping[str, float]) -> str:
@@ -55,13 +55,14 @@ def format_judgement(judgement: Judgement, metric: str, title: str, domains: Map
     if domains:
         lines.append(f"by single domains, {len(domains)} of them: tau-b from {format_domains(domains)}")
     if math.isnan(judgement.noise):
-        lines.append("noise of the trainings is unknown: no architecture was trained more than once")
+        why = "too few architectures were" if judgement.num_repeated else "no architecture was"
+        lines.append(f"noise of the trainings is unknown: {why} trained more than once")
     else:
         tau = judgement.tau_of_seeds
         lines.append(
             f"between trainings of one architecture ({judgement.num_repeated} trained more than once): tau-b "
             f"{format_interval(tau, '.2f') if tau else f'known from {MIN_REPEATED} architectures on'}, "
-            f"standard deviation {judgement.noise:.1%}{POOLED if judgement.is_noise_of_all else ''}"
+            f"standard deviation {judgement.noise:.1%}{POOLED if judgement.is_noise_pooled else ''}"
         )
     return "\n\n".join([lines[0], lines[1], "\n".join(lines[2:])])
 
@@ -93,11 +94,6 @@ def run(arguments: argparse.Namespace) -> str:
     check_unseen(table, submission)
     rows = table.at(arguments.budget)
     judgement = Judge(table, rows, arguments.metric).judge(submission.scores, submission.digits)
-    if math.isnan(judgement.tau.value):
-        raise UserError(
-            f"{arguments.search} gives all {judgement.num_architectures} trained architectures the same score: "
-            "there is no order to judge"
-        )
     judges = list_judges(table, rows, arguments.metric)
     domains = {name: judge.measure(submission.scores).tau for name, judge in judges.items()}
     title = (

@@ -114,8 +114,9 @@ def read_plan(path: Path) -> Plan:
     if len(entries.keys() & _REPEATS) == 1:
         raise UserError(f"plan {path}: repeats needs both seeds, of each, and of, how many networks")
     genotypes = document["genotypes"]
-    if twice := next((digits for digits in genotypes if genotypes.count(digits) > 1), ""):
-        raise UserError(f"plan {path}: genotypes names {twice} twice")
+    for name, names in {"genotypes": genotypes, **{GROUPS + group: scores for group, scores in groups.items()}}.items():
+        if twice := next((entry for entry in names if names.count(entry) > 1), ""):
+            raise UserError(f"plan {path}: {name} names {twice} twice")
     if document["repeats.of"] > (known := len(genotypes) + document["array"]):
         raise UserError(f"plan {path}: repeats.of is {document['repeats.of']}, there are {known} to repeat")
     trials = list_trials(document, genotypes)
@@ -204,8 +205,6 @@ def check_recipe(settings: Mapping[str, Any], plan: Plan) -> None:
     domains = [*settings["data.targets"], *settings["data.sources"], NEW, SEEN]
     given = [f"{domain}{shift}/{score}" for domain in domains for shift in ("", SHIFTED) for score in KEPT_SCORES]
     for name, scores in plan.groups.items():
-        if twice := next((score for score in scores if scores.count(score) > 1), ""):
-            raise UserError(f"the plan's group {name} names {twice} twice")
         if unknown := next((score for score in scores if score not in given), ""):
             raise UserError(
                 f"the plan's group {name} is of {unknown!r}, no score of recipe {plan.recipe}{nearest(unknown, given)}"

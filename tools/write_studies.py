@@ -43,7 +43,7 @@ from search.study_drawn import (
     study_left_out,
     study_random,
 )
-from search.study_searches import check_places
+from search.study_searches import check_folders
 from search.table import FOLDER, UNSEEN, Table
 from utils.files import check_writable, make_folder, write_atomically
 from utils.plots import save_figure
@@ -62,13 +62,15 @@ class Studied(NamedTuple):
 
 
 def write_page(folder: Path) -> None:
-    """Writes the page and its pictures into a folder.
+    """Writes the page and its pictures into a folder, which is made.
 
     Raises:
-        UserError: a table or a comparison is damaged, or the folder cannot be written.
+        UserError: a table, a search or a comparison is damaged, a search is where it does not belong, or the folder
+            cannot be written.
     """
     tables = [Table.load(path) for path in sorted(FOLDER.glob("*.jsonl"))]
-    check_places(FOLDER / "searches", {table.name for table in tables})
+    check_folders(FOLDER / "searches", {table.name for table in tables})
+    check_writable(make_folder(folder) / PAGE_NAME)
     studied = {
         table.name: Studied(table, {metric: table.predict(metric) for metric in (UNSEEN, HELD_OUT)})
         for table in tables
@@ -295,8 +297,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     docs = FOLDER.parent / "docs"
     parser.add_argument("--folder", type=Path, default=docs, help="where the page goes (default: docs)")
-    folder = make_folder(parser.parse_args(words).folder)
-    check_writable(folder / PAGE_NAME)
+    folder = parser.parse_args(words).folder
     write_page(folder)
     print(folder / PAGE_NAME)
     return 0

@@ -63,7 +63,7 @@ def check_writable(path: Path, *read: Path) -> None:
 
     Args:
         path: The file.
-        read: Files that it is made from, which it must not replace.
+        read: Files that it is made from, there or not, which it must not replace.
 
     Raises:
         UserError: no such folder, one that cannot be written, a name too long, something other than a file in its
@@ -73,12 +73,19 @@ def check_writable(path: Path, *read: Path) -> None:
     try:
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: no folder {path.parent}")
-        if any(path.exists() and other.exists() and path.samefile(other) for other in read):
+        if any(_is_same(path, other) for other in read):
             raise UserError(f"cannot write {path}: it is read as well, and would be lost; choose another name")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"cannot write {path}: the folder may not be written to")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are of one file, there or not."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def check_place(path: Path) -> None:

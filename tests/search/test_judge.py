@@ -147,9 +147,12 @@ def test_range_of_random_orders():
     assert (inside.mean(axis=0)[1:] > 0.93).all()
     scale = np.sqrt(2 * (2 * 40 + 5) / (9 * 40 * 39))  # Kendall's standard deviation without ties
     assert (low.tau, high.tau) == (pytest.approx(-1.96 * scale, rel=0.05), pytest.approx(1.96 * scale, rel=0.05))
-    places = np.sort(truth.max() - truth)  # of the first, 40 equally probable ones: the first and the 39th hold 95 %
-    assert (low.regret, high.regret) == (places[0], places[38])
-    assert (low.percentile, high.percentile) == (0, 38 / 39)
+    assert (low.regret, high.regret) == (0, np.ptp(truth))  # of 40, without the best and the worst, less than 95 %
+    assert (low.percentile, high.percentile) == (0, 1)
+    more = np.random.default_rng(11).normal(size=41)
+    low, high = spread_random(more)
+    assert (low.regret, high.regret) == tuple(np.sort(more.max() - more)[[1, 39]])  # 39 of 41
+    assert (low.percentile, high.percentile) == (1 / 40, 39 / 40)
 
 
 def test_search_on_an_unseen_domain_is_refused():

@@ -88,7 +88,7 @@ def test_answers_that_were_not_trained(tmp_path):
     away = next(i for i, digits in enumerate(EVERYTHING) if "".join(map(str, digits)) not in trained)
     answers = []
     for seed, number in enumerate((there, away, away), 1):
-        ranking = np.zeros(4096)
+        ranking = np.linspace(0, 0.5, 4096)
         ranking[number] = 1
         write_search(tmp_path / f"mixed-seed{seed}", ranking)
         write_search(tmp_path / f"known-seed{seed}", np.where(np.arange(4096) == there, 1.0, 0.0))
@@ -205,6 +205,8 @@ def test_fewest_norms_first():
         ({"sources": ["synthetic_c"]}, "gumbel-seed4 searched on synthetic_c, which table simulated judges by"),
         ({"method": "uniform"}, "by the method uniform and of seed 4, not what its name says"),
         ({"seed": 5}, "by the method gumbel and of seed 5"),
+        ({"method": ""}, "by the method  and of"),
+        ({"method": "g"}, "by the method g and of"),
         ({"epochs": "many"}, "epochs is 'many', expected is a whole number from 1"),
         ({"costs": {"image_passes": float("inf")}}, "image_passes, a whole number from 1 on"),
         ({"costs": {"image_passes": 0}}, "image_passes, a whole number from 1 on"),

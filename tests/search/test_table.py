@@ -96,7 +96,7 @@ def test_row_of_other_conditions_is_found_by_its_line(tmp_path):
     append_rows(path, GROUPS, [make_row()])
     with path.open("a") as file:
         file.write(make_row(seed=2).format() + make_row(seed=3, images="j").format())
-    with pytest.raises(UserError, match=r"t\.jsonl, line 4 does not belong to line 2: images i there, j here"):
+    with pytest.raises(UserError, match=r"t\.jsonl, line 4 is of other trainings than line 2: images i there, j here"):
         Table.load(path)
 
 

@@ -60,6 +60,12 @@ def test_scores_replace_nothing_that_a_search_is_read_from(runs, tmp_path, capsy
         assert main([*runs, "--scores", str(path)]) == 2
         assert "it is read as well, and would be lost" in capsys.readouterr().err
         assert path.read_bytes() == before
+    path.unlink()  # this one ranks nothing any more, and no text shall stand for a ranking
+    assert main([*runs, "--scores", str(path)]) == 2 and not path.exists()
+    text = tmp_path / "scores.svg"
+    text.write_text("000000 1\n")
+    assert main([*runs, str(text), "--output", str(text)]) == 2
+    assert text.read_text() == "000000 1\n"
     same = tmp_path / "new.svg"
     assert main([*runs, "--output", str(same), "--scores", str(tmp_path / "run_0" / ".." / "new.svg")]) == 2
     assert "--output and --scores are the same file" in capsys.readouterr().err
@@ -72,8 +78,12 @@ def test_genotypes_that_some_do_not_rank_are_counted(runs, tmp_path, capsys):
     others.write_text("".join(f"{digits} {i}\n" for i, digits in enumerate(list_digits()[3000:])))
     together = tmp_path / "together.txt"
     assert main([runs[0], str(part), "--scores", str(together)]) == 0
-    assert "3,000 of the 4,096 genotypes are ranked by all; the others have no mean rank" in (capsys.readouterr().out)
+    told = "3,000 of the 4,096 genotypes are ranked by all 2 searches that rank; the others have no mean rank"
+    assert told in capsys.readouterr().out
     assert len(together.read_text().splitlines()) == 3000
+    assert main([str(part), str(others), runs[0]]) == 0
+    shown = capsys.readouterr().out
+    assert "0 of the 4,096 genotypes are ranked by all 3 searches" in shown and "first by" not in shown
     assert main([str(part), str(others)]) == 0
     assert "none, since no two of them put the same genotypes in an order" in capsys.readouterr().out
 

@@ -121,10 +121,20 @@ def test_searches_in_the_wrong_place_are_not_passed_over(tmp_path, monkeypatch, 
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     (tmp_path / "searches").mkdir()
     (tmp_path / "searches" / "a note").write_text("no search")
-    assert main(["--folder", str(tmp_path / "new" / "folder")]) == 0
+    assert main(["--folder", str(tmp_path / "new" / "folder")]) == 0  # which is made
     (tmp_path / "searches" / "smaller").mkdir()
     assert main(["--folder", str(tmp_path / "out")]) == 2
-    assert "smaller: expected is a folder with a table's name, small" in capsys.readouterr().err
+    assert "smaller: expected is a folder with a table's name: small" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_that_cannot_be_written_is_known_before_it_is_computed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "studies.md").mkdir()
+    (tmp_path / "comparisons").mkdir()
+    (tmp_path / "comparisons" / "broken.json").write_text("{")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert main(["--folder", str(tmp_path)]) == 2
+    assert "there is a folder of that name" in capsys.readouterr().err
 
 
 def test_page_of_a_table_that_fits_can_be_drawn_from(tmp_path, monkeypatch):
